@@ -1,0 +1,190 @@
+"""One attempt at one host's batch of deliveries: each step of the protocol for all of them, then the next step.
+
+A lane goes only as far as its first failure. What comes after that stays without name or unpublished, so that a later
+attempt can still send it in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from cas.errors import CasError, HaltError, TransferError
+from cas.names import later, time_of
+from cas.plan import Delivery
+from cas.transports.transport import Claim, ClaimState, Envelope, Transport
+
+WINDOW = 16
+NAME_TRIES = 10_000
+
+Stop = Callable[[], HaltError | None]
+"""Looks whether all sending has to stop; the error that says why, or None."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """How far a delivery has come; kept across the attempts of one run, and the one record here that changes.
+
+    `asked`: its publication was asked for, so that without an answer nobody knows. `done`: it is published; `ours`: by
+    this run. `error`: what stopped it in the latest attempt.
+    """
+
+    delivery: Delivery
+    envelope: Envelope
+    claim: Claim | None = None
+    made_inbox: bool = False
+    asked: bool = False
+    done: bool = False
+    ours: bool = False
+    error: CasError | None = None
+
+    @property
+    def name(self) -> str:
+        return self.claim.name if self.claim else self.envelope.name
+
+
+Shown = Callable[[Progress, str], None]
+"""Is told each name as it becomes visible."""
+
+
+def attempt(batch: Sequence[Progress], transport: Transport, stop: Stop, shown: Shown) -> None:
+    """Bring each delivery as far as it gets. What stopped one stands in its `error` afterwards; nothing is raised."""
+    for item in batch:
+        item.error = None
+    lanes = list(lanes_of(batch).values())
+    _prepare(batch, transport)
+    _each(_reachable(lanes), lambda item: _look(item, transport), transport)
+    transport.run(_reserve(_until_error(lane), transport) for lane in lanes)
+    _claim(lanes, transport)
+    transport.run((_publish(_until_error(lane), transport, stop, shown) for lane in lanes), window=WINDOW)
+    transport.run(transport.close(item.claim) for item in batch if item.done and item.claim)
+
+
+async def publish(item: Progress, claim: Claim, transport: Transport, stop: Stop, shown: Shown) -> None:
+    """Signature, HALT, message: the order that receivers rely on, for every transport."""
+    _unless(stop)
+    if claim.signed:
+        await transport.publish_signature(claim)
+        shown(item, claim.files[0])
+    _unless(stop)
+    item.asked = True
+    item.ours = await transport.publish_message(claim)
+    item.done = True
+    if item.ours:
+        shown(item, claim.name)
+
+
+def lanes_of(batch: Sequence[Progress]) -> dict[str, list[Progress]]:
+    """The deliveries of each lane, in order."""
+    lanes: dict[str, list[Progress]] = {}
+    for item in batch:
+        lanes.setdefault(item.delivery.lane, []).append(item)
+    return lanes
+
+
+def _until_error(lane: Sequence[Progress]) -> list[Progress]:
+    return list(takewhile(lambda item: item.error is None, lane))
+
+
+def _reachable(lanes: Sequence[Sequence[Progress]]) -> list[Progress]:
+    return [item for lane in lanes for item in _until_error(lane)]
+
+
+def _each(items: Sequence[Progress], step: Callable[[Progress], Awaitable[None]], transport: Transport) -> None:
+    transport.run(_noting(item, step) for item in items)
+
+
+async def _noting(item: Progress, step: Callable[[Progress], Awaitable[None]]) -> None:
+    try:
+        await step(item)
+    except CasError as error:
+        item.error = error
+
+
+def _prepare(batch: Sequence[Progress], transport: Transport) -> None:
+    inboxes = sorted({item.envelope.inbox for item in batch})
+    results = dict(zip(inboxes, transport.run(transport.prepare(inbox) for inbox in inboxes), strict=True))
+    for item in batch:
+        match results[item.envelope.inbox]:
+            case CasError() as error:
+                item.error = error
+            case made:
+                item.made_inbox = item.made_inbox or made
+
+
+async def _look(item: Progress, transport: Transport) -> None:
+    if not item.done:
+        _stand_on(item, await transport.look(item.envelope.inbox, item.envelope.identity))
+
+
+def _stand_on(item: Progress, claim: Claim | None) -> None:
+    """Go on with the claim that stands, whoever made it."""
+    item.claim = claim
+    if claim is None:
+        return
+    if claim.state is ClaimState.WITHDRAWN:
+        raise TransferError("this delivery was given up by a person", code="withdrawn", permanent=True)
+    if claim.state is ClaimState.PUBLISHED:
+        item.done, item.ours = True, item.asked
+
+
+async def _reserve(lane: Sequence[Progress], transport: Transport) -> None:
+    """Names for those without a claim. From the first name that is taken on, the whole rest moves by as many seconds."""
+    moved, previous = 0, ""
+    for item in lane:
+        if item.claim is None:
+            try:
+                name = await _reserved(item.envelope, moved, previous, transport)
+            except CasError as error:
+                item.error = error
+                return
+            moved = int((time_of(name) - time_of(item.envelope.name)).total_seconds())
+            item.envelope = replace(item.envelope, name=name)
+        previous = item.name
+
+
+async def _reserved(envelope: Envelope, moved: int, previous: str, transport: Transport) -> str:
+    name = later(envelope.name, moved)
+    if previous and time_of(name) <= time_of(previous):
+        name = later(name, 1 + int((time_of(previous) - time_of(name)).total_seconds()))
+    for _ in range(NAME_TRIES):
+        if await transport.reserve(envelope.inbox, name, envelope.identity):
+            return name
+        name = later(name, 1)
+    raise TransferError(f"no free name after `{envelope.name}`", code="no-free-name", permanent=True)
+
+
+def _claim(lanes: Sequence[Sequence[Progress]], transport: Transport) -> None:
+    """Stage, then claim. What was staged behind a failure in its lane is taken away again."""
+    staging = [item for item in _reachable(lanes) if item.claim is None]
+    staged = transport.stage([item.envelope for item in staging])
+    folders = {}
+    for item, folder in zip(staging, staged, strict=True):
+        if isinstance(folder, CasError):
+            item.error = folder
+        else:
+            folders[item.envelope.identity] = folder
+    claiming = [item for item in _reachable(lanes) if item.claim is None]
+
+    async def claim(item: Progress) -> None:
+        _stand_on(item, await transport.claim(item.envelope, folders.pop(item.envelope.identity)))
+
+    _each(claiming, claim, transport)
+    transport.run(transport.unstage(folder) for folder in folders.values())
+
+
+async def _publish(lane: Sequence[Progress], transport: Transport, stop: Stop, shown: Shown) -> None:
+    """One after the other: each is confirmed before the next is asked for."""
+    for item in lane:
+        try:
+            if not item.done and item.claim:
+                await publish(item, item.claim, transport, stop, shown)
+        except CasError as error:
+            item.error = error
+            return
+
+
+def _unless(stop: Stop) -> None:
+    if error := stop():
+        raise error

@@ -1,0 +1,203 @@
+"""One host's batch of deliveries, from the first attempt to the last: what is retried, when, and what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+
+from cas.attempt import Progress, Stop, attempt, lanes_of
+from cas.errors import CasError, ExitCode, HaltError, TransferError
+from cas.events import Attempt, AttemptFailed, DeliveryFinished, DeliveryStarted, Event, FilePublished, Notice, Outcome
+from cas.inventory import Destination
+from cas.names import signature_name
+from cas.transports.transport import Transport
+
+LOOK_EVERY = 1
+"""Seconds between two looks for HALT while waiting."""
+
+Connect = Callable[[Destination, int], AbstractContextManager[Transport]]
+"""Opens the way to a destination, every wait bounded by so many seconds; raises TransferError."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What a batch is given: the doors to all that is outside it."""
+
+    connect: Connect
+    where: Callable[[Destination], str]
+    """A destination's inbox as people are told it."""
+    stop: Stop
+    now: Callable[[], datetime]
+    pause: Callable[[float], None]
+
+
+class Batch:
+    """Deliveries to one host. `run` may be called once; `emit` is told each event as it happens."""
+
+    def __init__(self, items: Sequence[Progress], world: World, emit: Callable[[Event], None]) -> None:
+        self._items = items
+        self._world = world
+        self._emit = emit
+        self._attempts: dict[str, list[Attempt]] = {item.delivery.id: [] for item in items}
+        self._open = {item.delivery.id for item in items}
+        self._durable: bool | None = None
+
+    def run(self) -> None:
+        """Deliver, with retries, until each delivery has its outcome."""
+        for item in self._items:
+            delivery = item.delivery
+            self._emit(
+                DeliveryStarted(
+                    time=self._world.now(),
+                    id=delivery.id,
+                    identity=delivery.identity,
+                    destination=delivery.destination.address,
+                )
+            )
+        self._settle(0)  # what could not be signed never sets out
+        number = 0
+        while self._open:
+            number += 1
+            self._try()
+            wait = self._settle(number)
+            if self._open and (error := self._waited(wait)):
+                self._fail(error)
+                self._settle(number)
+
+    def _try(self) -> None:
+        if error := self._world.stop():
+            self._fail(error)
+            return
+        items = [item for item in self._items if item.done or item.delivery.id in self._open]
+        timeout = max(item.delivery.retry.timeout for item in items)
+        try:
+            with self._world.connect(items[0].delivery.destination, timeout) as transport:
+                attempt(items, transport, self._world.stop, self._published)
+                self._durable = transport.durable
+        except CasError as error:
+            self._fail(error)
+
+    def _fail(self, error: CasError) -> None:
+        for item in self._items:
+            if not item.done:
+                item.error = error
+
+    def _settle(self, number: int) -> int:
+        """Give an outcome to each delivery that has one after this attempt; the seconds to wait for the others."""
+        waits = [0]
+        for lane in lanes_of(self._items).values():
+            stopped: DeliveryFinished | None = None
+            for item in (item for item in lane if item.delivery.id in self._open):
+                if stopped:
+                    self._finish_behind(item, stopped)
+                elif item.done:
+                    self._finish(item, Outcome.DELIVERED if item.ours else Outcome.UNCHANGED)
+                elif item.error is None:
+                    continue  # behind one that is tried again
+                elif (wait := self._noted(item, item.error, number)) is not None:
+                    waits.append(wait)
+                else:
+                    stopped = self._finish_in_error(item, item.error)
+        return max(waits)
+
+    def _noted(self, item: Progress, error: CasError, number: int) -> int | None:
+        """Note a failed attempt; the seconds until the next one, or None where there is none."""
+        retry = item.delivery.retry
+        if not isinstance(error, TransferError):
+            return None
+        again = not error.permanent and number <= retry.retries
+        backoff = retry.backoff or (0,)
+        wait = backoff[min(number, len(backoff)) - 1] if again else None
+        failed = Attempt(attempt=number, time=self._world.now(), error=str(error), permanent=error.permanent, wait=wait)
+        self._attempts[item.delivery.id].append(failed)
+        self._emit(
+            AttemptFailed(
+                time=failed.time,
+                id=item.delivery.id,
+                destination=item.delivery.destination.address,
+                attempt=failed,
+                retries=retry.retries,
+            )
+        )
+        return wait
+
+    def _waited(self, seconds: int) -> HaltError | None:
+        """Pause, looking for HALT; the reason to stop, if one came up."""
+        error = self._world.stop()
+        while seconds > 0 and not error:
+            self._world.pause(min(seconds, LOOK_EVERY))
+            seconds -= LOOK_EVERY
+            error = self._world.stop()
+        return error
+
+    def _finish_in_error(self, item: Progress, error: CasError) -> DeliveryFinished:
+        local = item.delivery.destination.host is None
+        match error:
+            case HaltError():
+                outcome, code = Outcome.HALTED, ExitCode.HALT
+            case TransferError() if item.asked:
+                outcome, code = Outcome.UNKNOWN, ExitCode.ERROR if local else ExitCode.DELIVERY
+            case TransferError():
+                outcome, code = Outcome.FAILED, ExitCode.ERROR if local else ExitCode.DELIVERY
+            case _:
+                outcome, code = Outcome.FAILED, ExitCode.ERROR
+        return self._finish(item, outcome, reason=str(error), hint=error.hint, exit_code=code)
+
+    def _finish_behind(self, item: Progress, stopped: DeliveryFinished) -> None:
+        if stopped.outcome is Outcome.HALTED:
+            self._finish(item, Outcome.HALTED, reason=stopped.reason, hint=stopped.hint, exit_code=ExitCode.HALT)
+        else:
+            reason = f"`{stopped.id}`, which comes before it, did not get there"
+            self._finish(item, Outcome.BLOCKED, reason=reason, exit_code=stopped.exit_code)
+
+    def _finish(
+        self,
+        item: Progress,
+        outcome: Outcome,
+        *,
+        reason: str | None = None,
+        hint: str | None = None,
+        exit_code: ExitCode = ExitCode.OK,
+    ) -> DeliveryFinished:
+        delivery = item.delivery
+        self._open.discard(delivery.id)
+        if outcome is Outcome.DELIVERED and item.made_inbox:
+            where = self._world.where(delivery.destination)
+            self._emit(
+                Notice(
+                    time=self._world.now(),
+                    id=delivery.id,
+                    message=f"there was no inbox {where}: it was made, and nobody may be reading it",
+                )
+            )
+        finished = DeliveryFinished(
+            time=self._world.now(),
+            id=delivery.id,
+            identity=delivery.identity,
+            destination=delivery.destination.address,
+            outcome=outcome,
+            source=delivery.message.source,
+            where=self._world.where(delivery.destination),
+            files=_files(item),
+            durable=self._durable if outcome is Outcome.DELIVERED else None,
+            reason=reason,
+            hint=hint,
+            evidence="receipt" if outcome is Outcome.UNCHANGED else None,
+            attempts=tuple(self._attempts[delivery.id]),
+            exit_code=exit_code,
+        )
+        self._emit(finished)
+        return finished
+
+    def _published(self, item: Progress, name: str) -> None:
+        self._emit(FilePublished(time=self._world.now(), id=item.delivery.id, file=name))
+
+
+def _files(item: Progress) -> tuple[str, ...]:
+    """The names under which it stands, or would have stood."""
+    if item.claim:
+        return item.claim.files
+    name = item.envelope.name
+    return (signature_name(name), name) if item.envelope.signature is not None else (name,)

@@ -1,0 +1,201 @@
+"""The command line: arguments into requests, errors into exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cas import __version__
+from cas.errors import CasError, ExitCode
+
+if TYPE_CHECKING:
+    from cas.output.console import Console
+    from cas.surroundings import Surroundings
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+PATHS = click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=click.Path(path_type=Path))
+EPILOG = (
+    "Exit codes: 0 sent, 1 error, 2 destination not found, 3 delivery failed, 4 frontmatter, 5 HALT, 64 wrong usage."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run cas with these arguments (default: the process's own); gives the exit code."""
+    try:
+        return int(cas.main(args=argv, prog_name="cas", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return ExitCode.USAGE
+    except (KeyboardInterrupt, click.Abort):
+        sys.stderr.write("interrupted\n")
+        return 130
+    finally:
+        _let_go_of_closed_pipes()
+
+
+def _let_go_of_closed_pipes() -> None:
+    """What Python would still flush at its end must not turn an outcome into an error."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EPILOG)
+@click.version_option(__version__, message="cas %(version)s")
+def cas() -> None:
+    """Send signed messages between agents, as manifests declare them.
+
+    \b
+    cas send local.docs hello.org       one message now
+    cas plan release.yaml               what would be sent
+    cas apply release.yaml              send it; again: only what is missing
+    """
+
+
+def _with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
+    """The options that every verb has; the verb gets `around` and `console` for them."""
+
+    def run(
+        *,
+        output: str,
+        config_dir: Path | None,
+        state_dir: Path | None,
+        quiet: bool,
+        verbose: bool,
+        color: str,
+        **given: Any,
+    ) -> int:
+        from cas.commands import refused
+        from cas.output.console import Console, Form
+        from cas.surroundings import read_surroundings
+
+        colored = color == "always" or (color == "auto" and sys.stderr.isatty() and not os.environ.get("NO_COLOR"))
+        console = Console(
+            out=sys.stdout, err=sys.stderr, form=Form(output), quiet=quiet, verbose=verbose, color=colored
+        )
+        try:
+            return command(around=read_surroundings(config_dir, state_dir), console=console, **given)
+        except CasError as error:
+            return refused(run.__name__, error, console)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    options = (
+        click.option(
+            "--output",
+            type=click.Choice(["text", "json", "jsonl"]),
+            default="text",
+            show_default=True,
+            help="What standard output holds.",
+        ),
+        click.option(
+            "--config-dir", type=FOLDER, help="Instead of ~/.config/cross-agent-comms; a HALT there counts still."
+        ),
+        click.option("--state-dir", type=FOLDER, help="Instead of ~/.local/state/cross-agent-comms."),
+        click.option("--quiet", is_flag=True, help="Results and errors only."),
+        click.option("--verbose", is_flag=True, help="Every event, a line each."),
+        click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Also: NO_COLOR."),
+    )
+    for option in reversed(options):
+        option(run)
+    return run
+
+
+@cas.command()
+@click.argument("destination")
+@click.argument("message", metavar="MESSAGE_FILE")
+@click.option("--no-sign", is_flag=True, help="Send without a signature; for testing.")
+@click.option("--key", metavar="KEYID", help="The key that signs, instead of gpg's default one.")
+@click.option(
+    "--retries", type=click.IntRange(0, 100), metavar="N", help="Retries between machines (3), after 5, 30, 120 s."
+)
+@click.option("--sender", metavar="NAME", help="Who sends, instead of the project of the working folder.")
+@_with_surroundings
+def send(
+    destination: str,
+    message: str,
+    *,
+    no_sign: bool,
+    key: str | None,
+    retries: int | None,
+    sender: str | None,
+    around: Surroundings,
+    console: Console,
+) -> int:
+    """Send one message now. DESTINATION is <machine>.<project>; MESSAGE_FILE may be `-`.
+
+    \b
+    cas send local.docs hello.org
+    cas send laptop.docs hello.org --key 5CA7F1CE5E8E605E770C0236B4B61A2737D6A700
+    generate | cas send laptop.docs -
+    """
+    from cas import commands
+    from cas.manifest import Retry, Sign
+
+    if no_sign and key is not None:
+        raise click.UsageError("--no-sign and --key exclude each other")
+    request = commands.SendRequest(
+        destination=destination,
+        message=message,
+        sign=None if no_sign else Sign(key=key),
+        retry=Retry() if retries is None else Retry(retries=retries),
+        sender=sender,
+    )
+    return commands.send(request, around, console)
+
+
+@cas.command()
+@PATHS
+@_with_surroundings
+def validate(paths: tuple[Path, ...], *, around: Surroundings, console: Console) -> int:
+    """Check manifests: all that can be known offline, all at once."""
+    from cas import commands
+
+    return commands.validate(paths, around, console)
+
+
+@cas.command()
+@PATHS
+@_with_surroundings
+def plan(paths: tuple[Path, ...], *, around: Surroundings, console: Console) -> int:
+    """Show what `apply` would send. Sends nothing, connects to nothing."""
+    from cas import commands
+
+    return commands.plan(paths, around, console)
+
+
+@cas.command()
+@PATHS
+@_with_surroundings
+def apply(paths: tuple[Path, ...], *, around: Surroundings, console: Console) -> int:
+    """Deliver what manifests declare. Again: only what is missing."""
+    from cas import commands
+
+    return commands.apply(paths, around, console)
+
+
+@cas.command()
+@click.argument("name")
+@_with_surroundings
+def schema(name: str, *, around: Surroundings, console: Console) -> int:
+    """Print a JSON Schema, such as `manifest`."""
+    from cas import commands
+
+    del around
+    return commands.schema(name, console)
+
+
+@cas.command()
+@_with_surroundings
+def demo(*, around: Surroundings, console: Console) -> int:
+    """Show cas at work, with a throw-away key: an inbox here, one behind an OpenSSH server of its own. Leaves nothing."""
+    from cas import demo
+
+    return demo.run(console.out, around.environment)

@@ -1,0 +1,54 @@
+"""Diagnostics: what is wrong in what the user wrote, as data with a place. Collected, and reported all together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import Enum
+
+from cas.errors import CasError, ExitCode, most_telling
+
+
+class Severity(Enum):
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where something stands: a file as the user named it; line and column from 1, where they are known."""
+
+    file: str
+    line: int | None = None
+    column: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnostic:
+    """One finding. `code` is stable; `related` are further places, each with the words that explain it."""
+
+    code: str
+    message: str
+    place: Place | None = None
+    hint: str | None = None
+    severity: Severity = Severity.ERROR
+    exit_code: ExitCode = ExitCode.ERROR
+    related: tuple[tuple[Place, str], ...] = ()
+
+
+class InvalidInput(CasError):
+    """What the user wrote cannot be used; holds every diagnostic that was found, warnings too."""
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        self.diagnostics = tuple(diagnostics)
+        errors = [found for found in self.diagnostics if found.severity is Severity.ERROR]
+        super().__init__("; ".join(error.message for error in errors), code="invalid-input")
+        self.exit_code = most_telling(error.exit_code for error in errors)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str | None:
+    """The hint for a mistyped word: the nearest known one, or None when none is near."""
+    near = get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    return f"did you mean `{near[0]}`?" if near else None

@@ -1,0 +1,278 @@
+"""Documents: the bytes of a YAML file into plain data that still knows where each value stood. Pure.
+
+A scalar means what it shows. Plain `true`, `false`, `null`, nothing at all and decimal integers have their types;
+everything else is text: `no`, `1.10`, `010`, `12:30` and dates too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from cas.diagnostics import Diagnostic, InvalidInput, Place
+
+LARGEST = 10 << 20
+DEEPEST = 50
+MOST_ALIASED = 100_000
+MOST_FINDINGS = 100
+WORDS: Mapping[str, bool | None] = {"": None, "null": None, "true": True, "false": False}
+INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,99})", re.ASCII)  # int() refuses thousands of digits
+TAB_INDENT = re.compile(r" *\t")
+INVISIBLE = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff"
+# Other line ends than \n would make YAML count lines that no editor counts.
+CONTROL = re.compile(rf"[{INVISIBLE}]|\r(?!\n)")
+ESCAPED_CONTROL = re.compile(rf"[{INVISIBLE}\r\ud800-\udfff]")
+
+Path = Sequence[str | int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """What a file says. `value` is not to be changed: `places` knows its lists and maps by identity.
+
+    `places`: for a map the line and column of each key and of its value, for a list those of each item; from 0.
+    """
+
+    file: str
+    text: str
+    value: Any
+    start: tuple[int, int]
+    places: Mapping[int, Any]
+
+    @property
+    def lines(self) -> list[str]:
+        """The text, line by line, without the ends of lines."""
+        return self.text.replace("\r\n", "\n").split("\n")
+
+    def place(self, path: Path, *, key: bool = False) -> Place:
+        """Where the value at a path stands, or its key; where there is none, the nearest value around it."""
+        value, position = self.value, self.start
+        for left, step in zip(range(len(path) - 1, -1, -1), path, strict=True):
+            entry = _entry(self.places.get(id(value)), step)
+            if entry is None:
+                break
+            position = (entry[0], entry[1]) if key and not left else (entry[-2], entry[-1])
+            value = value[step]
+        return Place(file=self.file, line=position[0] + 1, column=position[1] + 1)
+
+
+def _entry(entries: Any, step: str | int) -> tuple[int, ...] | None:
+    if isinstance(entries, dict):
+        found: tuple[int, ...] | None = entries.get(step)
+        return found
+    if isinstance(entries, list) and isinstance(step, int) and 0 <= step < len(entries):
+        item: tuple[int, ...] = entries[step]
+        return item
+    return None
+
+
+def parse(content: bytes, *, file: str, loader: Any = None) -> Document:
+    """A file's only document. Raises InvalidInput with everything found until reading on made no sense.
+
+    `loader` is PyYAML's; by default the one written in C, where there is one.
+    """
+    text = _text(content, file)
+    builder = _Builder(file, text)
+    try:
+        for event in _events(text, loader or getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            builder.take(event)
+    except yaml.YAMLError as error:
+        builder.found.append(_syntax_error(error, text, file))
+    if not builder.found and builder.value is None:
+        builder.found.append(Diagnostic(code="empty", message="the file says nothing", place=Place(file=file)))
+    if builder.found:
+        raise InvalidInput(builder.found)
+    return Document(file=file, text=text, value=builder.value, start=builder.start, places=builder.places)
+
+
+def _events(text: str, loader: Any) -> Iterator[Any]:
+    """Events, not nodes: composing nodes recurses, and follows an alias bomb wherever it leads."""
+    parser = loader(text)
+    while (event := parser.get_event()) is not None:
+        yield event
+
+
+@dataclass(slots=True, kw_only=True)
+class _Open:
+    """A list or map whose end has not come yet. `nodes` counts what it holds, with aliases written out."""
+
+    value: Any
+    entries: Any
+    line: int
+    column: int
+    anchor: str | None
+    key: Any = None
+    key_position: tuple[int, int] | None = None
+    nodes: int = 1
+    height: int = 1
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Turns events into data and places; what is wrong is collected in `found`, what is hopeless is raised."""
+
+    file: str
+    text: str
+    found: list[Diagnostic] = field(default_factory=list)
+    value: Any = None
+    start: tuple[int, int] = (0, 0)
+    places: dict[int, Any] = field(default_factory=dict)
+    _open: list[_Open] = field(default_factory=list)
+    _anchors: dict[str, tuple[Any, int, int]] = field(default_factory=dict)
+    _documents: int = 0
+    _aliased: int = 0
+
+    def take(self, event: Any) -> None:
+        match event:
+            case yaml.ScalarEvent():
+                self._scalar(event)
+            case yaml.MappingStartEvent():
+                self._begin(event, {}, {})
+            case yaml.SequenceStartEvent():
+                self._begin(event, [], [])
+            case yaml.CollectionEndEvent():
+                self._end()
+            case yaml.AliasEvent():
+                self._alias(event)
+            case yaml.DocumentStartEvent():
+                self._document(event)
+
+    def _document(self, event: Any) -> None:
+        self._documents += 1
+        if self._documents > 1:
+            self._hopeless(event, "several-documents", "a second document begins here", "make it a file of its own")
+
+    def _scalar(self, event: Any) -> None:
+        value, mark = event.value, event.start_mark
+        if event.tag is not None:
+            self._tag(event)
+        if not event.style:
+            value = WORDS[value] if value in WORDS else int(value) if INTEGER.fullmatch(value) else value
+        elif event.style == '"' and ESCAPED_CONTROL.search(value):
+            self._finding(event, "control-character", "a control character is escaped in this text", "leave it out")
+        if event.anchor:
+            self._anchors[event.anchor] = (value, 1, 0)
+        self._add(value, mark.line, mark.column, 1, 0)
+
+    def _begin(self, event: Any, value: Any, entries: Any) -> None:
+        if event.tag is not None:
+            self._tag(event)
+        self._unless_too_deep(event, 1)
+        self._anchors.pop(event.anchor, None)  # from here on it means this one, which is not complete yet
+        mark = event.start_mark
+        self.places[id(value)] = entries
+        self._open.append(_Open(value=value, entries=entries, line=mark.line, column=mark.column, anchor=event.anchor))
+
+    def _end(self) -> None:
+        done = self._open.pop()
+        if done.anchor:
+            self._anchors[done.anchor] = (done.value, done.nodes, done.height)
+        self._add(done.value, done.line, done.column, done.nodes, done.height)
+
+    def _alias(self, event: Any) -> None:
+        name, mark = event.anchor, event.start_mark
+        if name not in self._anchors:
+            inside = any(opened.anchor == name for opened in self._open)
+            reason = "is inside of what it stands for" if inside else "has no anchor before it"
+            self._hopeless(event, "unknown-alias", f"the alias `*{name}` {reason}", None)
+        value, nodes, height = self._anchors[name]
+        self._aliased += nodes
+        if self._aliased > MOST_ALIASED:
+            reason = f"written out, the aliases hold more than {MOST_ALIASED} values"
+            self._hopeless(event, "alias-bomb", reason, "repeat less, or split the file")
+        self._unless_too_deep(event, height)
+        self._add(value, mark.line, mark.column, nodes, height)
+
+    def _add(self, value: Any, line: int, column: int, nodes: int, height: int) -> None:
+        """Put a complete value where it belongs: into what is open, as an item, a key or a key's value."""
+        if not self._open:
+            self.value, self.start = value, (line, column)
+            return
+        around = self._open[-1]
+        around.nodes += nodes
+        around.height = max(around.height, height + 1)
+        if isinstance(around.value, list):
+            around.value.append(value)
+            around.entries.append((line, column))
+        elif around.key_position is None:
+            around.key = self._key(around, value, line, column)
+            around.key_position = (line, column)
+        else:
+            around.value[around.key] = value
+            around.entries[around.key] = (*around.key_position, line, column)
+            around.key_position = None
+
+    def _key(self, around: _Open, key: Any, line: int, column: int) -> Any:
+        if not isinstance(key, str):
+            shown = self.text.split("\n", line + 1)[line][column : column + 40].strip()
+            reason = f"a key that is not a text: `{shown}`"
+            self._report("non-text-key", reason, self._place(line, column), "put it in quotes")
+            return (line, column)  # cannot be mistaken for another; the document is refused anyway
+        if key in around.entries:
+            first = (self._place(*around.entries[key][:2]), "the first of the two")
+            hint = "YAML would take the last one silently; keep one of them"
+            self._report("duplicate-key", f"the key `{key}` is given twice", self._place(line, column), hint, first)
+        return key
+
+    def _tag(self, event: Any) -> None:
+        tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+        self._finding(event, "tag", f"the tag `{tag}` means nothing here", "leave it out; quotes make a text")
+
+    def _unless_too_deep(self, event: Any, height: int) -> None:
+        if len(self._open) + height > DEEPEST:
+            self._hopeless(event, "too-deep", f"more than {DEEPEST} levels inside each other", None)
+
+    def _finding(self, event: Any, code: str, message: str, hint: str | None) -> None:
+        self._report(code, message, self._place(event.start_mark.line, event.start_mark.column), hint)
+
+    def _hopeless(self, event: Any, code: str, message: str, hint: str | None) -> None:
+        self._finding(event, code, message, hint)
+        raise InvalidInput(self.found)
+
+    def _report(self, code: str, message: str, place: Place, hint: str | None, *related: tuple[Place, str]) -> None:
+        self.found.append(Diagnostic(code=code, message=message, place=place, hint=hint, related=related))
+        if len(self.found) >= MOST_FINDINGS:
+            raise InvalidInput(self.found)
+
+    def _place(self, line: int, column: int) -> Place:
+        return Place(file=self.file, line=line + 1, column=column + 1)
+
+
+def _text(content: bytes, file: str) -> str:
+    if len(content) > LARGEST:
+        raise _unusable("too-large", f"the file is larger than {LARGEST} bytes", Place(file=file), None)
+    try:
+        text = content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        place = Place(file=file, line=content.count(b"\n", 0, error.start) + 1)
+        raise _unusable("not-utf-8", f"byte {error.start + 1} is not UTF-8", place, "save it as UTF-8") from error
+    if control := CONTROL.search(text):
+        before = text[: control.start()]
+        place = Place(file=file, line=before.count("\n") + 1, column=len(before) - before.rfind("\n"))
+        raise _unusable("control-character", f"a control character, U+{ord(control[0]):04X}", place, "remove it")
+    return text
+
+
+def _syntax_error(error: yaml.YAMLError, text: str, file: str) -> Diagnostic:
+    mark, around = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    place = _marked(mark, file)
+    line = text.split("\n", mark.line + 1)[mark.line] if mark and mark.line < text.count("\n") + 1 else ""
+    if TAB_INDENT.match(line):
+        hint = "YAML wants spaces"
+        return Diagnostic(code="tab", message="a tab where the line is indented", place=place, hint=hint)
+    problem = getattr(error, "problem", None) or str(error)
+    context = getattr(error, "context", None)
+    related = ((_marked(around, file), context),) if around and context else ()
+    return Diagnostic(code="yaml-syntax", message=f"not YAML: {problem}", place=place, related=related)
+
+
+def _marked(mark: Any, file: str) -> Place:
+    return Place(file=file, line=mark.line + 1, column=mark.column + 1) if mark else Place(file=file)
+
+
+def _unusable(code: str, message: str, place: Place, hint: str | None) -> InvalidInput:
+    return InvalidInput([Diagnostic(code=code, message=message, place=place, hint=hint)])

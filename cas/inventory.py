@@ -1,0 +1,300 @@
+"""The inventory: peers.toml into who is where, and a destination's text into an inbox. Pure."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cas.diagnostics import Diagnostic, InvalidInput, Place, Severity, suggestion
+from cas.errors import ExitCode
+from cas.names import NAME_RULE, is_machine, is_name
+
+LOCAL = "local"
+MEBIBYTE = 1 << 20
+TRANSPORTS = ("sftp", "rsync")
+TABLES = ("peers", "projects", "groups", "policy", "senders")
+HOST = re.compile(r"[A-Za-z0-9:_][A-Za-z0-9.:_%-]*", re.ASCII)
+USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]*\$?", re.ASCII)
+HOST_KEY = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
+PLAIN = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+LARGEST_NUMBER = (1 << 63) - 1  # TOML's own bound, which tomllib does not keep
+LONGEST_SHOWN = 60
+TOML_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """Another machine. What was not said is None: SSH's configuration and the user's name fill it in later."""
+
+    name: str
+    host: str
+    user: str | None = None
+    port: int | None = None
+    identity_file: str | None = None
+    transport: str = "sftp"
+    host_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What the configuration forbids, whatever a manifest says. `max_bytes` bounds one message."""
+
+    require_signed: bool = False
+    require_durable: bool = False
+    max_deliveries: int | None = None
+    max_bytes: int = MEBIBYTE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """All that peers.toml says. `inboxes`: the inbox path of each project that has one of its own."""
+
+    file: str
+    peers: Mapping[str, Peer] = field(default_factory=dict)
+    inboxes: Mapping[str, str] = field(default_factory=dict)
+    policy: Policy = field(default_factory=Policy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """A resolved destination. `host` is None for this machine; `inbox` keeps its `~`."""
+
+    address: str
+    host: str | None
+    port: int | None
+    user: str | None
+    inbox: str
+    transport: str
+    identity_file: str | None
+    host_key: str | None
+
+
+EMPTY = Inventory(file="peers.toml")
+
+
+def resolve(inventory: Inventory, target: str, *, hostname: str, place: Place | None) -> Destination:
+    """Where `<machine>.<project>` is; `hostname` is this machine's short name. Raises InvalidInput, exit code 2."""
+    machine, dot, project = target.partition(".")
+    if not (dot and machine and project):
+        reason = f"`{target}` is not of the form <machine>.<project>"
+        hint = f"say which project: `{target}.<project>`" if target in (LOCAL, *inventory.peers) else None
+        raise _no_destination("malformed-destination", reason, place, hint)
+    if not is_machine(machine) or not is_name(project):
+        raise _no_destination("unsafe-destination", f"`{target}` holds what no name may hold", place, NAME_RULE)
+    inbox = inventory.inboxes.get(project, f"~/projects/{project}/inbox/from-agents")
+    if machine in (LOCAL, hostname):
+        return Destination(
+            address=f"{LOCAL}.{project}",
+            host=None,
+            port=None,
+            user=None,
+            inbox=inbox,
+            transport=LOCAL,
+            identity_file=None,
+            host_key=None,
+        )
+    peer = inventory.peers.get(machine)
+    if peer is None:
+        raise _unknown_peer(inventory, machine, place)
+    return Destination(
+        address=target,
+        host=peer.host,
+        port=peer.port,
+        user=peer.user,
+        inbox=inbox,
+        transport=peer.transport,
+        identity_file=peer.identity_file,
+        host_key=peer.host_key,
+    )
+
+
+def parse(content: bytes, *, file: str) -> tuple[Inventory, tuple[Diagnostic, ...]]:
+    """peers.toml, with warnings for keys that are not known. Raises InvalidInput with every error."""
+    text = _decoded(content, file)
+    try:
+        tables = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise InvalidInput([_not_toml(error, file)]) from error
+    reader = _Reader(text, file)
+    peers = {
+        name: _peer(name, reader.table(peer, "peers", name), reader) for name, peer in reader.tables(tables, "peers")
+    }
+    projects = {name: reader.table(project, "projects", name) for name, project in reader.tables(tables, "projects")}
+    inboxes = {name: _inbox(name, project, reader) for name, project in projects.items()}
+    policy = _policy(reader.table(tables.get("policy", {}), "policy"), reader)
+    reader.unknown(tables, TABLES)
+    errors = [found for found in reader.found if found.severity is Severity.ERROR]
+    if errors:
+        raise InvalidInput(reader.found)
+    inboxes_said = {name: inbox for name, inbox in inboxes.items() if inbox is not None}
+    return Inventory(file=file, peers=peers, inboxes=inboxes_said, policy=policy), tuple(reader.found)
+
+
+class _Reader:
+    """Takes values out of tables; what is wrong with them is collected in `found`, with the line where it stands."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self._lines = text.split("\n")
+        self._file = file
+        self.found: list[Diagnostic] = []
+
+    def tables(self, tables: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:
+        yield from self.table(tables.get(name, {}), name).items()
+
+    def table(self, value: Any, *path: str) -> Mapping[str, Any]:
+        if isinstance(value, dict):
+            return value
+        self._wrong(path, f"is {_kind(value)}, not a table")
+        return {}
+
+    def take(self, table: Mapping[str, Any], path: tuple[str, ...], fits: Callable[[Any], bool], expected: str) -> Any:
+        """The value of the last part of `path`, where it is there and fits; None else."""
+        value = table.get(path[-1])
+        if value is None or fits(value):
+            return value
+        shown = (
+            f"`{value[:LONGEST_SHOWN]}`" if isinstance(value, str) else f"`{value}`" if _whole(value) else _kind(value)
+        )
+        self._wrong(path, f"is {shown}, not {expected}")
+        return None
+
+    def unknown(self, table: Mapping[str, Any], known: tuple[str, ...], *path: str) -> None:
+        for key in (key for key in table if key not in known):
+            self.warn((*path, key), "is not known, and counts for nothing", suggestion(key, known))
+
+    def warn(self, path: tuple[str, ...], reason: str, hint: str | None) -> None:
+        self._find("unknown-key", path, reason, hint, Severity.WARNING)
+
+    def _wrong(self, path: tuple[str, ...], reason: str) -> None:
+        self._find("invalid-peers", path, reason, None, Severity.ERROR)
+
+    def _find(self, code: str, path: tuple[str, ...], reason: str, hint: str | None, severity: Severity) -> None:
+        message, place = f"`{'.'.join(path)}` {reason}", self._place(path)
+        self.found.append(Diagnostic(code=code, message=message, place=place, hint=hint, severity=severity))
+
+    def _place(self, path: tuple[str, ...]) -> Place:
+        """The line of a key, or else of what is around it; tomllib tells no places, so the text is searched."""
+        lines = (self._line(path[:length]) for length in range(len(path), 0, -1))
+        return Place(file=self._file, line=next((line for line in lines if line), None))
+
+    def _line(self, path: tuple[str, ...]) -> int | None:
+        own, around = _header(path, r"[\].]"), _header(path[:-1], r"\]")
+        key = re.compile(r"\s*" + _quoted(path[-1]) + r"\s*[=.]")
+        inside = len(path) == 1
+        for number, line in enumerate(self._lines, start=1):
+            if own.match(line) or (inside and key.match(line)):
+                return number
+            if line.lstrip().startswith("["):
+                inside = around.match(line) is not None
+        return None
+
+
+def _peer(name: str, table: Mapping[str, Any], reader: _Reader) -> Peer:
+    if not is_machine(name):
+        reader.warn(("peers", name), "names no machine that a destination could name", NAME_RULE)
+    keys = ("host", "ssh_user", "port", "identity_file", "transport", "host_key")
+    reader.unknown(table, keys, "peers", name)
+
+    def take(key: str, fits: Callable[[Any], bool], expected: str) -> Any:
+        return reader.take(table, ("peers", name, key), fits, expected)
+
+    return Peer(
+        name=name,
+        host=take("host", _text(HOST), "a host's name or address") or name,
+        user=take("ssh_user", _text(USER), "a user's name"),
+        port=take("port", lambda value: _whole(value) and 1 <= value <= 65535, "a port from 1 to 65535"),
+        identity_file=take("identity_file", _is_path, "a path that is absolute or begins with `~/`"),
+        transport=take("transport", lambda value: value in TRANSPORTS, f"one of {', '.join(TRANSPORTS)}") or "sftp",
+        host_key=take("host_key", _text(HOST_KEY), "a fingerprint such as `SHA256:…` of ssh-keygen -l"),
+    )
+
+
+def _inbox(name: str, table: Mapping[str, Any], reader: _Reader) -> str | None:
+    reader.unknown(table, ("inbox_path",), "projects", name)
+    path: str | None = reader.take(
+        table, ("projects", name, "inbox_path"), _is_path, "a path that is absolute or begins with `~/`"
+    )
+    return path.rstrip("/") if path else None
+
+
+def _policy(table: Mapping[str, Any], reader: _Reader) -> Policy:
+    reader.unknown(table, ("require_signed", "require_durable", "max_deliveries", "max_bytes"), "policy")
+
+    def take(key: str, fits: Callable[[Any], bool], expected: str) -> Any:
+        return reader.take(table, ("policy", key), fits, expected)
+
+    return Policy(
+        require_signed=bool(take("require_signed", _is_bool, "true or false")),
+        require_durable=bool(take("require_durable", _is_bool, "true or false")),
+        max_deliveries=take("max_deliveries", lambda value: _whole(value) and value >= 0, "a whole number from 0"),
+        max_bytes=take("max_bytes", lambda value: _whole(value) and value >= 1, "a whole number from 1") or MEBIBYTE,
+    )
+
+
+def _text(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _is_path(value: Any) -> bool:
+    return _text(PLAIN)(value) and value.startswith(("/", "~/")) and value.rstrip("/") not in ("", "~")
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER
+
+
+def _kind(value: Any) -> str:
+    names = {str: "a text", int: "a number", float: "a number", bool: "true or false", list: "a list", dict: "a table"}
+    return names.get(type(value), "a date or time")
+
+
+def _header(path: tuple[str, ...], end: str) -> re.Pattern[str]:
+    return re.compile(r"\s*\[+\s*" + r"\s*\.\s*".join(map(_quoted, path)) + r"\s*" + end)
+
+
+def _quoted(part: str) -> str:
+    return f"[\"']?{re.escape(part)}[\"']?"
+
+
+def _decoded(content: bytes, file: str) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        message = f"byte {error.start + 1} is not UTF-8"
+        place = Place(file=file, line=line)
+        raise InvalidInput([Diagnostic(code="invalid-peers", message=message, place=place)]) from error
+
+
+def _not_toml(error: Exception, file: str) -> Diagnostic:
+    place = TOML_PLACE.search(str(error))
+    reason = "too deeply nested" if isinstance(error, RecursionError) else TOML_PLACE.sub("", str(error))
+    return Diagnostic(
+        code="invalid-peers",
+        message=f"not TOML: {reason[:1].lower()}{reason[1:]}",
+        place=Place(file=file, line=int(place[1]), column=int(place[2])) if place else Place(file=file),
+    )
+
+
+def _unknown_peer(inventory: Inventory, machine: str, place: Place | None) -> InvalidInput:
+    known = ", ".join(f"`{name}`" for name in sorted(inventory.peers)) or "none"
+    near = suggestion(machine, (*inventory.peers, LOCAL))
+    return _no_destination(
+        "unknown-peer",
+        f"no peer `{machine}` in `{inventory.file}`; the peers there are: {known}",
+        place,
+        near or f"add a table [peers.{machine}], or take `{LOCAL}` for this machine",
+    )
+
+
+def _no_destination(code: str, message: str, place: Place | None, hint: str | None) -> InvalidInput:
+    return InvalidInput(
+        [Diagnostic(code=code, message=message, place=place, hint=hint, exit_code=ExitCode.DESTINATION)]
+    )

@@ -1,0 +1,227 @@
+"""The loader: reads what the user wrote, once, and hands it to those who parse. Reads files; writes none."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cas import inventory as inventories
+from cas.diagnostics import Diagnostic, InvalidInput, Place
+from cas.errors import ExitCode, UsageError
+from cas.inventory import Inventory
+from cas.manifest import Manifest
+from cas.message import Message
+from cas.message import parse as parse_message
+from cas.names import NAME_RULE, digest, is_name, sender_of
+from cas.plan import Input
+from cas.planner import Source
+
+PEERS = "peers.toml"
+LARGEST_MANIFEST = 10 << 20
+SUFFIXES = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What was read and could be used, and all that was wrong with the rest. `root`: what input paths are relative to."""
+
+    sources: tuple[Source, ...]
+    inputs: tuple[Input, ...]
+    root: Path
+    diagnostics: tuple[Diagnostic, ...]
+
+    @property
+    def contents(self) -> dict[str, bytes]:
+        """The bytes of each message, by digest."""
+        return {message.digest: message.content for source in self.sources for message in source.messages.values()}
+
+
+def load_inventory(folder: Path) -> tuple[Inventory, tuple[Diagnostic, ...]]:
+    """peers.toml in a configuration folder, with its warnings; a missing one is an empty one. Raises InvalidInput."""
+    path = folder / PEERS
+    if not os.path.lexists(path):
+        return inventories.EMPTY, ()
+    return inventories.parse(read(path, LARGEST_MANIFEST), file=str(path))
+
+
+def load(paths: Sequence[Path], *, projects: Path, max_bytes: int) -> Loaded:
+    """All manifests below these paths, with their messages. What is wrong is collected, not raised."""
+    found: list[Diagnostic] = []
+    files = list(dict.fromkeys(_manifest_files(paths, found)))
+    root = Path(os.path.commonpath([file.resolve().parent for file in files])) if files else Path()
+    schema = load_schema("manifest") if files else {}
+    sources, inputs = [], []
+    for file in files:
+        try:
+            content = read(file, LARGEST_MANIFEST)
+            inputs.append(_input(file, root, content))
+            manifest = _parsed(content, file, schema)
+            sender = _sender(manifest, file, projects)
+        except InvalidInput as error:
+            found += error.diagnostics
+            continue
+        messages = _messages(manifest, file.parent, max_bytes, found)
+        inputs += [_input(file.parent / path, root, message.content) for path, message in messages.items()]
+        sources.append(Source(manifest=manifest, sender=sender, messages=messages))
+    unique = {item.path: item for item in inputs}
+    return Loaded(sources=tuple(sources), inputs=tuple(unique.values()), root=root, diagnostics=tuple(found))
+
+
+def load_schema(name: str) -> Mapping[str, Any]:
+    """A JSON Schema by name; raises UsageError with the names that there are."""
+    folder = data_folder("schemas")
+    path = folder / f"{name}.schema.json"
+    if name not in (known := sorted(file.name.removesuffix(".schema.json") for file in folder.glob("*.schema.json"))):
+        raise UsageError(f"no schema `{name}`", code="unknown-schema", hint=f"there are: {', '.join(known)}")
+    schema: Mapping[str, Any] = json.loads(path.read_bytes())
+    return schema
+
+
+def data_folder(name: str) -> Path:
+    """`schemas` or `playbooks`: in the package when it was built, beside it in a checkout or an editable install."""
+    package = Path(__file__).parent
+    built = package / name
+    return built if built.is_dir() else package.parent / name
+
+
+def read(path: Path, limit: int, *, place: Place | None = None, exit_code: ExitCode = ExitCode.ERROR) -> bytes:
+    """A regular file's bytes, read once. Raises InvalidInput for anything else, and for more than `limit` bytes.
+
+    `place` is where the path was written, for the diagnostic; the file itself otherwise.
+    """
+    try:
+        # Not blocking: a FIFO without a writer would wait for ever.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise _unreadable(path, f"is {_kind(mode)}, not a file", place, exit_code)
+            content = file.read(limit + 1)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, _reason(error), place, exit_code) from error
+    if len(content) > limit:
+        raise _unreadable(path, f"is larger than {limit} bytes", place, exit_code, code="too-large")
+    return content
+
+
+def _manifest_files(paths: Iterable[Path], found: list[Diagnostic]) -> Iterable[Path]:
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        try:
+            files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+        except OSError as error:
+            found += _unreadable(path, _reason(error), None, ExitCode.ERROR).diagnostics
+            continue
+        if not files:
+            found.append(
+                Diagnostic(
+                    code="no-manifest",
+                    message=f"no manifest in the folder `{path}`",
+                    place=Place(file=str(path)),
+                    hint=f"a manifest's name ends in {' or '.join(SUFFIXES)}",
+                )
+            )
+        yield from files
+
+
+def _parsed(content: bytes, file: Path, schema: Mapping[str, Any]) -> Manifest:
+    # Imported here: `cas send` goes without YAML and JSON Schema.
+    from cas import document, manifest
+    from cas import schema as schemas
+
+    parsed = document.parse(content, file=str(file))
+    if found := schemas.check(parsed, schema):
+        raise InvalidInput(found)
+    return manifest.parse(parsed)
+
+
+def _sender(manifest: Manifest, file: Path, projects: Path) -> str:
+    said = manifest.sender is not None
+    sender = manifest.sender or sender_of(file.resolve().parent, projects.resolve())
+    if is_name(sender):
+        return sender
+    raise InvalidInput(
+        [
+            Diagnostic(
+                code="unsafe-sender",
+                message=f"`{sender}`{'' if said else ', the name of the folder,'} cannot name a sender",
+                place=manifest.sender_place or Place(file=str(file)),
+                hint=NAME_RULE if said else "name one with `sender:` in the manifest",
+            )
+        ]
+    )
+
+
+def _messages(manifest: Manifest, folder: Path, max_bytes: int, found: list[Diagnostic]) -> dict[str, Message]:
+    messages: dict[str, Message] = {}
+    tried = set()
+    for wanted in (send.message for send in manifest.sends):
+        if wanted.path in tried:
+            continue
+        tried.add(wanted.path)
+        try:
+            path = _below(folder, wanted.path, wanted.place)
+            content = read(path, max_bytes, place=wanted.place)
+            messages[wanted.path] = parse_message(content, place=Place(file=str(path)))
+        except InvalidInput as error:
+            found += error.diagnostics
+    return messages
+
+
+def _below(folder: Path, path: str, place: Place | None) -> Path:
+    """A file below the manifest's own folder; raises InvalidInput when the path, or a link in it, leads elsewhere."""
+    try:
+        if (folder / path).resolve().is_relative_to(folder.resolve()):
+            return folder / path
+        reason = "lies outside the manifest's folder"
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, a loop of links
+        reason = _reason(error)
+    raise _unreadable(
+        Path(path),
+        reason,
+        place,
+        ExitCode.ERROR,
+        code="outside",
+        hint="messages are looked up below the manifest's folder",
+    )
+
+
+def _input(path: Path, root: Path, content: bytes) -> Input:
+    relative = path.parent.resolve() / path.name
+    return Input(path=relative.relative_to(root).as_posix(), digest=digest(content), bytes=len(content))
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "does not exist"
+    if isinstance(error, OSError) and error.errno in (errno.ENXIO, errno.ENODEV):
+        return "is not a file that can be read"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be read: {error.strerror.lower()}"
+    return f"cannot be read: {error}"
+
+
+def _unreadable(
+    path: Path,
+    reason: str,
+    place: Place | None,
+    exit_code: ExitCode,
+    *,
+    code: str = "unreadable",
+    hint: str | None = None,
+) -> InvalidInput:
+    message = f"`{path}` {reason}"
+    where = place or Place(file=str(path))
+    return InvalidInput([Diagnostic(code=code, message=message, place=where, hint=hint, exit_code=exit_code)])

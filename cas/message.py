@@ -1,0 +1,148 @@
+"""Messages: their bytes into what the frontmatter says, or into all that is wrong with it. Pure.
+
+The bytes of a message are never changed; a parsed message holds them as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from cas.diagnostics import Diagnostic, InvalidInput, Place, suggestion
+from cas.errors import ExitCode
+from cas.names import NAME_RULE, digest, is_name
+
+KEYWORD = re.compile(r"#\+([A-Z_]+):(.*)", re.ASCII | re.DOTALL)
+NEARLY_KEYWORD = re.compile(r"\ufeff?\s*#\+\s*([A-Za-z_]+)\s*:", re.ASCII)
+STRAY = "this line is outside of the frontmatter, or not of the form `#+KEY: value`"
+SEQUENCE = re.compile(r"[0-9]{1,9}", re.ASCII)
+REQUIRED = ("CONVERSATION_ID", "MESSAGE_TYPE", "SEQUENCE", "TIMESTAMP", "PROTOCOL_VERSION")
+TYPES = ("request", "progress", "query", "pushback", "complete", "release", "escalate")
+LONGEST_SHOWN = 60
+MOST_COMPARED = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A sound message: its bytes, their digest, and its frontmatter's required values."""
+
+    content: bytes
+    digest: str
+    conversation: str
+    type: str
+    sequence: int
+    timestamp: str
+    protocol_version: str
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Value:
+    text: str
+    place: Place
+
+
+def parse(content: bytes, *, place: Place) -> Message:
+    """A message's frontmatter; `place` names its file. Raises InvalidInput with every finding."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InvalidInput(
+            [
+                _finding(
+                    "undecodable-message",
+                    f"byte {error.start + 1} of the message is not UTF-8",
+                    replace(place, line=line),
+                    "save it as UTF-8",
+                )
+            ]
+        ) from error
+    values = dict(_frontmatter(text, place))
+    if not values:
+        raise InvalidInput([_no_frontmatter(text, place)])
+    if found := list(_findings(values, text)):
+        raise InvalidInput(found)
+    return Message(
+        content=content,
+        digest=digest(content),
+        conversation=values["CONVERSATION_ID"].text,
+        type=values["MESSAGE_TYPE"].text,
+        sequence=int(values["SEQUENCE"].text),
+        timestamp=values["TIMESTAMP"].text,
+        protocol_version=values["PROTOCOL_VERSION"].text,
+    )
+
+
+def _frontmatter(text: str, place: Place) -> Iterator[tuple[str, _Value]]:
+    """The keys and values of the block: from the first line of its form to the first of another form, or blank."""
+    begun = False
+    for number, line in enumerate(text.split("\n"), start=1):  # str.splitlines would split at U+2028 too
+        keyword = KEYWORD.fullmatch(line)
+        if keyword:
+            begun = True
+            yield keyword[1], _Value(text=keyword[2].strip(), place=replace(place, line=number))
+        elif begun:
+            return
+
+
+def _findings(values: Mapping[str, _Value], text: str) -> Iterator[Diagnostic]:
+    for key in REQUIRED:
+        if key not in values:
+            yield _missing(key, values, text)
+        elif not values[key].text:
+            yield _finding("empty-frontmatter", f"`{key}` has no value", values[key].place, None)
+        elif finding := _wrong(key, values[key]):
+            yield finding
+
+
+def _wrong(key: str, value: _Value) -> Diagnostic | None:
+    shown = value.text if len(value.text) <= LONGEST_SHOWN else value.text[:LONGEST_SHOWN] + "…"
+    match key:
+        case "CONVERSATION_ID" if not is_name(value.text):
+            return _finding("unsafe-conversation", f"`{shown}` cannot be a CONVERSATION_ID", value.place, NAME_RULE)
+        case "MESSAGE_TYPE" if value.text not in TYPES:
+            hint = suggestion(value.text, TYPES) or f"one of {', '.join(TYPES)}"
+            return _finding("unknown-message-type", f"`{shown}` is not a MESSAGE_TYPE", value.place, hint)
+        case "SEQUENCE" if not SEQUENCE.fullmatch(value.text):
+            hint = "one to nine digits, such as 1"
+            return _finding("invalid-sequence", f"`{shown}` is not a SEQUENCE", value.place, hint)
+        case _:
+            return None
+
+
+def _missing(key: str, values: Mapping[str, _Value], text: str) -> Diagnostic:
+    """Where a key that is there looks like a mistyped one, that one is named."""
+    others = [other for other in values if other not in REQUIRED][:MOST_COMPARED]
+    mistyped = next((other for other in others if suggestion(other, [key])), None)
+    if mistyped:
+        message = f"`{mistyped}` is not a frontmatter key that is known, and `{key}` is missing"
+        return _finding("missing-frontmatter", message, values[mistyped].place, f"did you mean `{key}`?")
+    last = list(values.values())[-1].place
+    finding = _finding("missing-frontmatter", f"the frontmatter has no `{key}`", last, f"add a line `#+{key}: …`")
+    stray = _stray_line(key, text)
+    return replace(finding, related=((replace(last, line=stray), STRAY),)) if stray else finding
+
+
+def _stray_line(key: str, text: str) -> int | None:
+    """The first line that was meant to give a key which the frontmatter lacks."""
+    lines = ((number, NEARLY_KEYWORD.match(line)) for number, line in enumerate(text.split("\n"), start=1))
+    return next((number for number, keyword in lines if keyword and keyword[1].upper() == key), None)
+
+
+def _no_frontmatter(text: str, place: Place) -> Diagnostic:
+    nearly = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if NEARLY_KEYWORD.match(line))
+    number, line = next(nearly, (None, ""))
+    hint = "it begins with lines such as `#+CONVERSATION_ID: …`: keys in capitals, from the first column"
+    shown = line.removeprefix("\ufeff").strip()[:LONGEST_SHOWN]
+    message = f"no frontmatter; `{shown}` is not a line of one" if number else "the message has no frontmatter"
+    return _finding("no-frontmatter", message, replace(place, line=number), hint)
+
+
+def _finding(code: str, message: str, place: Place, hint: str | None) -> Diagnostic:
+    return Diagnostic(code=code, message=message, place=place, hint=hint, exit_code=ExitCode.MESSAGE)

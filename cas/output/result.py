@@ -1,0 +1,121 @@
+"""Events and their result as JSON: `cas.result/1`, and with jsonl an event a line before it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import fields as record_fields
+from datetime import datetime
+from enum import Enum
+
+from cas.diagnostics import Diagnostic
+from cas.errors import ExitCode
+from cas.events import (
+    Attempt,
+    AttemptFailed,
+    DeliveryFinished,
+    DeliveryStarted,
+    Event,
+    FilePublished,
+    Notice,
+    Outcome,
+    RunFinished,
+    RunStarted,
+    attempt_fields,
+)
+from cas.names import timestamp
+from cas.output import diagnostics as diagnostic_view
+
+FORMAT = "cas.result/1"
+NAMES = {
+    RunStarted: "run-started",
+    DeliveryStarted: "delivery-started",
+    AttemptFailed: "attempt-failed",
+    FilePublished: "file-published",
+    Notice: "notice",
+    DeliveryFinished: "delivery-finished",
+    RunFinished: "run-finished",
+}
+
+
+class ResultView:
+    """Collects a run's events and says its result at the end; each event too, as it happens, with `every_event`."""
+
+    def __init__(self, command: str, say: Callable[[str], None], *, every_event: bool) -> None:
+        self._command = command
+        self._say = say
+        self._every_event = every_event
+        self._plan: str | None = None
+        self._finished: list[DeliveryFinished] = []
+
+    def show(self, event: Event) -> None:
+        if self._every_event:
+            self._say(as_json(event_fields(event)))
+        match event:
+            case RunStarted():
+                self._plan = event.plan
+            case DeliveryFinished():
+                self._finished.append(event)
+            case _:
+                pass
+
+    def end(self, exit_code: int, halted: str | None, diagnostics: Iterable[Diagnostic] = ()) -> None:
+        """Say the result: also of a run that never began, with the diagnostics that say why."""
+        outcomes = [event.outcome for event in self._finished]
+        result = {
+            "format": FORMAT,
+            "command": self._command,
+            "plan": self._plan,
+            "exit_code": int(exit_code),
+            "halted": halted,
+            "counts": {outcome.value: outcomes.count(outcome) for outcome in Outcome},
+            "deliveries": [delivery_fields(event) for event in self._finished],
+            "diagnostics": diagnostic_view.fields(diagnostics),
+        }
+        self._say(as_json(result))
+
+
+def delivery_fields(event: DeliveryFinished) -> dict[str, object]:
+    """What became of a delivery, as a result holds it."""
+    return {
+        "id": event.id,
+        "identity": event.identity,
+        "destination": event.destination,
+        "outcome": event.outcome.value,
+        "durable": event.durable,
+        "where": event.where,
+        "files": list(event.files),
+        "reason": event.reason,
+        "evidence": event.evidence,
+        "marker": event.marker,
+        "attempts": [attempt_fields(attempt) for attempt in event.attempts],
+    }
+
+
+def event_fields(event: Event) -> dict[str, object]:
+    """An event as a line of jsonl holds it."""
+    body: dict[str, object]
+    if isinstance(event, DeliveryFinished):
+        body = delivery_fields(event)
+    else:
+        body = {field.name: _plain(getattr(event, field.name)) for field in record_fields(event)}
+    return {**body, "event": NAMES[type(event)], "time": timestamp(event.time)}
+
+
+def as_json(body: object) -> str:
+    """One line of JSON, keys sorted."""
+    return json.dumps(body, sort_keys=True, ensure_ascii=False)
+
+
+def _plain(value: object) -> object:
+    match value:
+        case datetime():
+            return timestamp(value)
+        case Attempt():
+            return attempt_fields(value)
+        case ExitCode():
+            return int(value)
+        case Enum():
+            return value.value
+        case _:
+            return value

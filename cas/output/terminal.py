@@ -1,0 +1,45 @@
+"""A run on a terminal: a progress line for each host, below what is said. Needs rich."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cas.events import AttemptFailed, DeliveryFinished, Event
+from cas.plan import Plan
+
+
+@contextmanager
+def progress(plan: Plan, stream: TextIO, *, color: bool) -> Iterator[Callable[[Event], None]]:
+    """Shows how far each host is; gives the function that is told each event."""
+    console = Console(file=stream, no_color=not color, highlight=False)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[state]}"),
+    )
+    hosts = Counter(_host(delivery.destination.address) for delivery in plan.deliveries)
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as display:
+        tasks = {host: display.add_task(host, total=count, state="") for host, count in hosts.items()}
+
+        def show(event: Event) -> None:
+            match event:
+                case DeliveryFinished():
+                    display.update(tasks[_host(event.destination)], advance=1, state="")
+                case AttemptFailed() if event.attempt.wait is not None:
+                    display.update(tasks[_host(event.destination)], state=f"retry in {event.attempt.wait} s")
+                case _:
+                    pass
+
+        yield show
+
+
+def _host(address: str) -> str:
+    return address.partition(".")[0]

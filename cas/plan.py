@@ -1,0 +1,131 @@
+"""Plans: what will be sent, where, under which names and in which order. Pure data, and its canonical form."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+from cas.inventory import Destination
+from cas.manifest import Retry, Sign
+from cas.names import digest, timestamp
+
+FORMAT = "cas.plan/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """A file that the plan was made from; `path` is relative to the manifests' folder, `bytes` its size."""
+
+    path: str
+    digest: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedMessage:
+    """Which message goes, by its digest; never its text."""
+
+    source: str
+    digest: str
+    bytes: int
+    conversation: str
+    type: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One message to one inbox. `sign.key` is a full fingerprint; None for an unsigned send.
+
+    `lane`: deliveries of one lane go one after the other, in the order of the plan. `files`: in the order in which they
+    become visible, the message last.
+    """
+
+    id: str
+    identity: str
+    sender: str
+    lane: str
+    message: PlannedMessage
+    destination: Destination
+    files: tuple[str, ...]
+    sign: Sign | None
+    retry: Retry
+    tags: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The canonical name of the message."""
+        return self.files[-1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A complete, static plan. `sender` is None where its manifests have several; `expires` None for never."""
+
+    clock: datetime
+    expires: datetime | None
+    name: str
+    sender: str | None
+    tool_version: str
+    inputs: tuple[Input, ...]
+    deliveries: tuple[Delivery, ...]
+
+
+def fields(plan: Plan) -> dict[str, object]:
+    """The plan as JSON holds it, with its digest."""
+    body: dict[str, object] = {
+        "clock": timestamp(plan.clock),
+        "expires": timestamp(plan.expires) if plan.expires else None,
+        "format": FORMAT,
+        "tool": {"name": "cas", "version": plan.tool_version},
+        "name": plan.name,
+        "sender": plan.sender,
+        "variables": {},
+        "inputs": [{"path": item.path, "digest": item.digest, "bytes": item.bytes} for item in plan.inputs],
+        "deliveries": [_delivery_fields(delivery) for delivery in plan.deliveries],
+    }
+    return {**body, "digest": digest(_compact(body))}
+
+
+def canonical(plan: Plan) -> bytes:
+    """The one form that a plan has: sorted keys, no white space, UTF-8, a final newline."""
+    return _compact(fields(plan)) + b"\n"
+
+
+def _compact(body: object) -> bytes:
+    return json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _delivery_fields(delivery: Delivery) -> dict[str, object]:
+    message, destination, retry = delivery.message, delivery.destination, delivery.retry
+    return {
+        "id": delivery.id,
+        "identity": delivery.identity,
+        "sender": delivery.sender,
+        "action": "deliver",
+        "lane": delivery.lane,
+        "after": list(delivery.after),
+        "tags": list(delivery.tags),
+        "message": {
+            "source": message.source,
+            "digest": message.digest,
+            "bytes": message.bytes,
+            "conversation": message.conversation,
+            "type": message.type,
+            "sequence": message.sequence,
+        },
+        "destination": {  # no identity file: it is the applying user's own, and may lie in a home
+            "address": destination.address,
+            "host": destination.host,
+            "port": destination.port,
+            "user": destination.user,
+            "inbox": destination.inbox,
+            "transport": destination.transport,
+            "host_key": destination.host_key,
+        },
+        "files": list(delivery.files),
+        "sign": {"key": delivery.sign.key} if delivery.sign else None,
+        "retry": {"retries": retry.retries, "backoff": list(retry.backoff), "timeout": retry.timeout},
+    }

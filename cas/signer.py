@@ -1,0 +1,153 @@
+"""Signatures, by gpg: which key signs, and what it says of some bytes. Starts gpg; writes nothing.
+
+What counts is gpg's status lines (its file doc/DETAILS), not its exit code.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from cas.errors import SigningError
+
+FINGERPRINT = re.compile(r"[0-9A-F]{40}|[0-9A-F]{64}")
+TIMEOUT = 30
+TIMEOUT_WITH_PINENTRY = 300
+UNUSABLE = frozenset("idren")  # invalid, disabled, revoked, expired, not valid
+ASKS = re.compile(r"No pinentry|Operation cancelled|Inappropriate ioctl|Timeout|No passphrase|pinentry", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signer:
+    """gpg in one environment. `interactive`: a terminal is there, so that a key may ask for its passphrase."""
+
+    environment: Mapping[str, str]
+    interactive: bool = False
+    program: str = "gpg"
+
+    def fingerprint(self, name: str | None) -> str:
+        """The primary fingerprint of the key that `name` means; of the user's default key for None.
+
+        A full fingerprint is taken as it is, without asking gpg. Raises SigningError.
+        """
+        if name is not None and FINGERPRINT.fullmatch(plain := name.upper().replace(" ", "").removeprefix("0X")):
+            return plain
+        names = [name] if name is not None else self._default_names()
+        keys = [key for wanted in names for key in self._secret_keys(wanted)]
+        if name is None:
+            keys = keys or self._secret_keys(None)
+        if not keys:
+            which = "there is no secret key that can sign" if name is None else f"no secret key `{name}` can sign"
+            raise SigningError(which, code="no-key", hint="list them with: gpg --list-secret-keys")
+        if name is not None and len(set(keys)) > 1:
+            raise SigningError(
+                f"`{name}` means several secret keys: {', '.join(keys)}",
+                code="ambiguous-key",
+                hint="name one by its fingerprint",
+            )
+        return keys[0]
+
+    def sign(self, content: bytes, fingerprint: str) -> bytes:
+        """The armoured detached signature of `content` by that key, or by a signing subkey of it. Raises SigningError."""
+        read, write = os.pipe()
+        with open(read, "rb") as status_file:
+            try:
+                result = self._run(
+                    ("--status-fd", str(write), "-u", fingerprint, "--detach-sign", "--armor", "-o", "-"),
+                    content=content,
+                    keep=(write,),
+                )
+            finally:
+                os.close(write)
+            status = [line.split()[1:] for line in status_file.read().decode("utf-8", "replace").split("\n") if line]
+        made = [fields[6] for fields in status if fields[:1] == ["SIG_CREATED"] and len(fields) > 6]
+        if len(made) != 1 or not result.stdout.startswith(b"-----BEGIN PGP SIGNATURE-----"):
+            raise self._failure(fingerprint, result, status)
+        if made[0] != fingerprint and fingerprint not in self._primaries(made[0]):
+            raise SigningError(
+                f"gpg signed with the key {made[0]}, which is not of `{fingerprint}`",
+                code="wrong-key",
+                hint="see `default-key` and `local-user` in gpg.conf",
+            )
+        return result.stdout
+
+    def _default_names(self) -> list[str]:
+        """`default-key` of gpg.conf, as gpgconf(1) tells it: field 10, a list, strings opened by a quote."""
+        try:
+            result = subprocess.run(
+                [f"{self.program}conf", "--list-options", "gpg"],
+                env=dict(self.environment),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=TIMEOUT,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return []
+        fields = [line.split(":") for line in result.stdout.decode("utf-8", "replace").split("\n")]
+        values = [field[9] for field in fields if field[0] == "default-key" and len(field) > 9]
+        return [name.lstrip('"') for value in values for name in value.split(",") if name]
+
+    def _secret_keys(self, name: str | None) -> list[str]:
+        names = [] if name is None else ["--", name]
+        return _able(self._listing(("--list-secret-keys", *names)))
+
+    def _primaries(self, fingerprint: str) -> list[str]:
+        """The primary keys of which this is a key."""
+        rows = self._listing(("--list-keys", "--", fingerprint))
+        return [row[9] for before, row in pairwise(rows) if before[0] == "pub" and row[0] == "fpr"]
+
+    def _listing(self, arguments: Sequence[str]) -> list[list[str]]:
+        result = self._run(("--with-colons", "--fixed-list-mode", *arguments))
+        return [line.split(":") for line in result.stdout.decode("utf-8", "replace").split("\n") if line]
+
+    def _run(
+        self, arguments: Sequence[str], *, content: bytes = b"", keep: tuple[int, ...] = ()
+    ) -> subprocess.CompletedProcess[bytes]:
+        quiet = () if self.interactive else ("--batch", "--no-tty", "--pinentry-mode", "error")
+        try:
+            return subprocess.run(
+                [self.program, *quiet, "--no-auto-check-trustdb", *arguments],
+                input=content,
+                env={**self.environment, "LC_ALL": "C.UTF-8"},
+                capture_output=True,
+                pass_fds=keep,
+                timeout=TIMEOUT_WITH_PINENTRY if self.interactive else TIMEOUT,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            hint = "install GnuPG, or send unsigned with --no-sign"
+            raise SigningError(f"`{self.program}` is not installed", code="no-gpg", hint=hint) from error
+        except OSError as error:
+            raise SigningError(f"`{self.program}` cannot be started: {error.strerror}", code="no-gpg") from error
+        except subprocess.TimeoutExpired as error:
+            raise SigningError(
+                "gpg gave no answer in time",
+                code="gpg-timeout",
+                hint="see whether its agent hangs: gpgconf --kill gpg-agent",
+            ) from error
+
+    def _failure(
+        self, fingerprint: str, result: subprocess.CompletedProcess[bytes], status: Sequence[Sequence[str]]
+    ) -> SigningError:
+        words = result.stderr.decode("utf-8", "replace").strip().replace("\n", "; ")
+        asked = any(fields[:1] in (["PINENTRY_LAUNCHED"], ["NEED_PASSPHRASE"]) for fields in status)
+        if not self.interactive and (asked or ASKS.search(words)):
+            hint = (
+                "unlock it first, on a terminal: echo | gpg -u KEY --sign -o /dev/null, or sign with a key without one"
+            )
+            return SigningError(f"the key {fingerprint} asks for a passphrase: {words}", code="passphrase", hint=hint)
+        return SigningError(f"gpg did not sign: {words}", code="signing-failed")
+
+
+def _able(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The primary fingerprints of the keys that can sign, in gpg's order (its file doc/DETAILS, colon listings)."""
+    found = []
+    for row, following in pairwise(rows):
+        if row[0] == "sec" and following[0] == "fpr" and row[1] not in UNUSABLE and "S" in row[11]:
+            found.append(following[9])
+    return found

@@ -1,0 +1,67 @@
+"""The file operations that a delivery is made of. Each is whole or not at all; what it leaves is on disk when it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterable
+from enum import Enum
+from typing import Any, Protocol, TypeVar
+
+from cas.errors import CasError
+
+T = TypeVar("T")
+Task = Coroutine[Any, Any, T]
+
+
+class Kind(Enum):
+    FILE = "file"
+    FOLDER = "folder"
+    OTHER = "other"
+
+
+class Files(Protocol):
+    """One machine's file system, through one door. Operations are coroutines, so that many can be under way at once.
+
+    All raise TransferError. A path is absolute or starts with `~/`, the home of whoever receives there.
+    """
+
+    durable: bool
+    """False once this machine has shown that it cannot sync to disk."""
+
+    def absolute(self, path: str) -> str:
+        """The path as people are told it."""
+
+    def run(self, tasks: Iterable[Task[T]], *, window: int | None = None) -> list[T | CasError]:
+        """Run all tasks to their end, at most `window` at once; each gives its value or the CasError it raised."""
+
+    async def kind(self, path: str) -> Kind | None:
+        """What stands there, links not followed; None for nothing."""
+
+    async def read(self, path: str) -> bytes | None:
+        """A small file's bytes; None where nothing stands."""
+
+    async def create(self, path: str, content: bytes) -> bool:
+        """Make a file of mode 0644 less umask; False, and nothing done, where something stands."""
+
+    async def make_folder(self, path: str, *, mode: int = 0o777) -> bool:
+        """Make one folder; False where something stands."""
+
+    async def move_folder(self, source: str, target: str) -> bool:
+        """Rename a folder; False where a folder that is not empty stands under the target's name."""
+
+    async def link(self, source: str, target: str) -> bool:
+        """Give a file a second name; False where something stands."""
+
+    async def move(self, source: str, target: str) -> bool:
+        """Rename a file; False where something stands under the target's name, or the source is gone."""
+
+    async def remove(self, path: str) -> None:
+        """Remove a file; nothing where none stands."""
+
+    async def remove_folder(self, path: str) -> None:
+        """Remove an empty folder; nothing where none stands."""
+
+    async def sync(self, folder: str) -> None:
+        """Bring a folder's names to disk."""
+
+    def close(self) -> None:
+        """Let go of the connection, if there is one."""

@@ -1,0 +1,78 @@
+"""known_hosts: which keys a host may show. Pure; the format is that of sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT".
+
+paramiko's own reader gives up a whole file for one `@revoked` or `@cert-authority` line, and knows no wildcards.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostKeys:
+    """What is known of one host: keys as (type, base64), those that are trusted and those that are revoked."""
+
+    trusted: frozenset[tuple[str, str]]
+    revoked: frozenset[tuple[str, str]]
+
+
+def host_keys(texts: Iterable[str], host: str, port: int) -> HostKeys:
+    """All that the files say of `host` at `port`. Lines that cannot be read count for nothing."""
+    name = host.lower() if port == 22 else f"[{host.lower()}]:{port}"
+    found: dict[str, set[tuple[str, str]]] = {"": set(), "@revoked": set()}
+    for line in (line for text in texts for line in text.split("\n")):
+        marker, fields = _split(line)
+        if marker in found and len(fields) >= 3 and _matches(fields[0], name):
+            found[marker].add((fields[1], fields[2]))
+    return HostKeys(trusted=frozenset(found[""] - found["@revoked"]), revoked=frozenset(found["@revoked"]))
+
+
+def fingerprint(key: str) -> str:
+    """The fingerprint of a base64 key, as ssh-keygen -l shows it."""
+    try:
+        blob = base64.b64decode(key, validate=True)
+    except (binascii.Error, ValueError):
+        return "an unreadable key"
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+def algorithms(key_types: Iterable[str]) -> frozenset[str]:
+    """The host key algorithms that can show a key of one of these types."""
+    return frozenset(name for kind in key_types for name in (RSA if kind == "ssh-rsa" else (kind,)))
+
+
+def _split(line: str) -> tuple[str, list[str]]:
+    fields = line.split()
+    if not fields or fields[0].startswith("#"):
+        return "#", []
+    return (fields[0], fields[1:]) if fields[0].startswith("@") else ("", fields)
+
+
+def _matches(patterns: str, name: str) -> bool:
+    if patterns.startswith("|1|"):
+        return _hashed(patterns, name)
+    wanted = [pattern.lower() for pattern in patterns.split(",")]
+    if any(_fits(pattern[1:], name) for pattern in wanted if pattern.startswith("!")):
+        return False
+    return any(_fits(pattern, name) for pattern in wanted)
+
+
+def _fits(pattern: str, name: str) -> bool:
+    """`*` and `?` only: brackets stand for themselves, as in `[host]:port`."""
+    return fnmatchcase(name, pattern.replace("[", "[[]"))
+
+
+def _hashed(pattern: str, name: str) -> bool:
+    try:
+        salt, expected = (base64.b64decode(part, validate=True) for part in pattern.split("|")[2:4])
+    except (binascii.Error, ValueError):
+        return False
+    return hmac.compare_digest(hmac.new(salt, name.encode(), hashlib.sha1).digest(), expected)

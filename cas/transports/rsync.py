@@ -1,0 +1,176 @@
+"""rsync: the bytes of a staged batch go by one rsync, through the SSH connection that the rest of the delivery uses.
+
+rsync's exit code 0 does not mean that a file is there, so what it brought is read back.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from paramiko import Channel
+
+from cas.errors import CasError, TransferError
+from cas.transports import rsh
+from cas.transports.files import Files
+from cas.transports.ssh import Session
+from cas.transports.transport import WORKSHOP, Envelope, Transport, contents, staging_folder
+
+OPTIONS = ("-a", "--no-owner", "--no-group", "--no-perms", "--omit-dir-times")
+REMOTE_RSYNC_MISSING = 127
+
+
+class RsyncTransport(Transport):
+    """The verbs over SFTP, but for the bytes."""
+
+    def __init__(self, files: Files, session: Session) -> None:
+        super().__init__(files)
+        self._session = session
+        self._rsync = shutil.which("rsync")
+        if self._rsync is None:
+            raise TransferError(
+                "rsync is not installed here",
+                code="no-rsync",
+                permanent=True,
+                hint='install rsync, or take `transport = "sftp"` for this peer in peers.toml',
+            )
+
+    def stage(self, envelopes: Sequence[Envelope]) -> list[str | CasError]:
+        folders = [staging_folder(envelope) for envelope in envelopes]
+        for inbox in sorted({envelope.inbox for envelope in envelopes}):
+            batch = [pair for pair in zip(folders, envelopes, strict=True) if pair[1].inbox == inbox]
+            with tempfile.TemporaryDirectory(prefix="cas-rsync-") as tree:
+                _write(Path(tree), batch)
+                self._copy(tree, f"{inbox}/{WORKSHOP}/")
+        return self.run(self._arrived(envelope, folder) for envelope, folder in zip(envelopes, folders, strict=True))
+
+    async def _arrived(self, envelope: Envelope, folder: str) -> str:
+        for name, content in contents(envelope).items():
+            if await self.files.read(f"{folder}/{name}") != content:
+                raise _failed(f"rsync did not bring `{folder}/{name}` whole", permanent=False)
+            await self.files.sync(f"{folder}/{name}")
+        await self.files.sync(folder)
+        return folder
+
+    def _copy(self, tree: str, target: str) -> None:
+        path = "./" + target[2:] if target.startswith("~/") else target
+        with _shell(self._session) as (remote_shell, ended):
+            command = [str(self._rsync), *OPTIONS, f"--timeout={int(self._session.timeout)}", "-s"]
+            result = subprocess.run(
+                [*command, "-e", remote_shell, f"{tree}/", f"peer:{path}"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+            )
+        if result.returncode:
+            raise _reason(ended, result)
+
+
+class _Ended:
+    """How the command on the other side ended."""
+
+    status: int | None = None
+    words: str = ""
+    error: CasError | None = None
+
+
+@contextmanager
+def _shell(session: Session) -> Iterator[tuple[str, _Ended]]:
+    """A remote shell for rsync's `-e`, over the open session; and how its command ended."""
+    ended = _Ended()
+    with tempfile.TemporaryDirectory(prefix="cas-") as folder, socket.socket(socket.AF_UNIX) as server:
+        path = f"{folder}/rsh"
+        server.bind(path)
+        server.listen(1)
+        server.settimeout(session.timeout)
+        thread = threading.Thread(target=_serve, args=(server, session, ended), daemon=True)
+        thread.start()
+        words = (sys.executable, "-ISE", rsh.__file__, path)
+        yield " ".join(shlex.quote(word) for word in words), ended
+        thread.join(session.timeout)
+
+
+def _serve(server: socket.socket, session: Session, ended: _Ended) -> None:
+    try:
+        connection, _ = server.accept()
+    except OSError:  # rsync never came
+        return
+    with connection:
+        command = _line(connection)
+        try:
+            channel = session.channel(lambda channel: channel.exec_command(command))
+        except CasError as error:
+            ended.error = error
+            return
+        with channel:
+            down = threading.Thread(target=_pump, args=(channel.recv, connection.sendall), daemon=True)
+            words = threading.Thread(target=_listen, args=(channel, ended), daemon=True)
+            down.start()
+            words.start()
+            up = threading.Thread(
+                target=_pump, args=(connection.recv, channel.sendall, channel.shutdown_write), daemon=True
+            )
+            up.start()
+            down.join()
+            if channel.exit_status_ready():
+                ended.status = channel.recv_exit_status()
+            words.join(1)
+        # Closing alone would not be seen on the other side while a thread of ours still reads.
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _line(connection: socket.socket) -> bytes:
+    line = b""
+    while not line.endswith(b"\n") and (byte := connection.recv(1)):
+        line += byte
+    return line.rstrip(b"\n")
+
+
+def _pump(
+    source: Callable[[int], bytes], target: Callable[[bytes], object], end: Callable[[], object] | None = None
+) -> None:
+    try:
+        while content := source(1 << 16):
+            target(content)
+        if end:
+            end()
+    except (OSError, EOFError):  # one side is gone: the other learns it from its own end
+        return
+
+
+def _listen(channel: Channel, ended: _Ended) -> None:
+    words = bytearray()
+    _pump(channel.recv_stderr, words.extend)
+    ended.words = words.decode("utf-8", "replace")
+
+
+def _write(tree: Path, batch: Sequence[tuple[str, Envelope]]) -> None:
+    for folder, envelope in batch:
+        place = tree / folder.rpartition("/")[2]
+        place.mkdir(mode=0o700)
+        for name, content in contents(envelope).items():
+            handle = os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            with open(handle, "wb") as file:
+                file.write(content)
+
+
+def _reason(ended: _Ended, result: subprocess.CompletedProcess[bytes]) -> CasError:
+    if ended.error:
+        return ended.error
+    if ended.status == REMOTE_RSYNC_MISSING:
+        return _failed("rsync is not installed on the other side", permanent=True)
+    words = (ended.words + result.stderr.decode("utf-8", "replace")).strip().split("\n")[0]
+    return _failed(f"rsync failed with code {result.returncode}: {words}", permanent=False)
+
+
+def _failed(message: str, *, permanent: bool) -> TransferError:
+    return TransferError(message, code="rsync-failed", permanent=permanent)

@@ -1,0 +1,213 @@
+"""SSH connections, opened through Fabric, with the host key checked before anything else is said.
+
+Fabric by itself accepts any host key: it sets paramiko's AutoAddPolicy and reads no known_hosts. Here a key must stand in
+known_hosts, or be pinned in peers.toml; `~/.ssh/config` is honoured, but `StrictHostKeyChecking` cannot loosen this.
+"""
+
+from __future__ import annotations
+
+import shlex
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from fabric import Config, Connection
+from paramiko import (
+    AuthenticationException,
+    Channel,
+    MissingHostKeyPolicy,
+    PasswordRequiredException,
+    PKey,
+    SSHClient,
+    SSHConfig,
+    SSHException,
+    Transport,
+)
+
+from cas.errors import TransferError
+from cas.inventory import Destination
+from cas.transports import causes, known_hosts
+
+SYSTEM = Path("/etc/ssh")
+KEY_ALGORITHMS = (
+    *("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"),
+    *known_hosts.RSA,
+)
+
+
+class Session:
+    """One connection to one host; channels are opened on it."""
+
+    def __init__(self, connection: Connection, where: str, timeout: float) -> None:
+        self._connection = connection
+        self.where = where
+        self.timeout = timeout
+
+    def channel(self, start: Callable[[Channel], None]) -> Channel:
+        """A channel on which every wait is bounded, started by `start` (a subsystem, a command)."""
+        transport: Transport = self._connection.transport
+        try:
+            channel = transport.open_session(timeout=self.timeout)
+            channel.settimeout(self.timeout)
+            start(channel)
+        except (EOFError, OSError, SSHException) as error:
+            raise causes.lost(self.where, error) from error
+        return channel
+
+    def close(self) -> None:
+        self._connection.client.close()
+        gateway = self._connection.gateway
+        if isinstance(gateway, Connection):
+            gateway.close()
+
+
+def connected(destination: Destination, *, home: Path, user: str, timeout: float) -> Session:
+    """Log in. `user` is who logs in where neither peers.toml nor SSH's configuration say; raises TransferError."""
+    configuration = _configuration(home)
+    connection = _connection(destination, configuration, user, timeout)
+    where = f"{connection.host}:{connection.port}"
+    try:
+        _secure(connection, home, destination.host_key)
+        if connection.gateway is None:
+            connection.connect_kwargs["sock"] = _socket(connection.host, connection.port, timeout)
+        _open(connection)
+    except Exception as error:
+        connection.client.close()
+        raise causes.from_connecting(error, where) from error
+    return Session(connection, where, timeout)
+
+
+def login_name(destination: Destination, *, home: Path, user: str) -> str:
+    """Who logs in at a destination, as `connected` would."""
+    found = _configuration(home).lookup(destination.host or "").get("user")
+    return destination.user or found or user
+
+
+def _configuration(home: Path) -> SSHConfig:
+    configuration = SSHConfig()
+    for path in (home / ".ssh" / "config", SYSTEM / "ssh_config"):
+        try:
+            with path.open(encoding="utf-8") as file:
+                configuration.parse(file)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, SSHException) as error:
+            raise TransferError(
+                f"`{path}` cannot be read: {error}", code="ssh-config", permanent=True, hint="mend that file"
+            ) from error
+    return configuration
+
+
+def _connection(destination: Destination, configuration: SSHConfig, user: str, timeout: float) -> Connection:
+    found = configuration.lookup(destination.host or "")
+    identity = [destination.identity_file] if destination.identity_file else []
+    return Connection(
+        destination.host,
+        user=destination.user or found.get("user") or user,
+        port=destination.port,
+        # Lazy: a fabric.yml or FABRIC_* of the user's was written for other work.
+        config=Config(lazy=True, ssh_config=configuration),
+        gateway=False if found.get("proxyjump", "").lower() == "none" else None,
+        connect_timeout=timeout,
+        connect_kwargs={
+            "key_filename": identity,
+            "banner_timeout": timeout,
+            "auth_timeout": timeout,
+            "channel_timeout": timeout,
+        },
+    )
+
+
+def _secure(connection: Connection, home: Path, pin: str | None) -> None:
+    """Have the host's key checked, and that of each host that is jumped over."""
+    found = connection.ssh_config
+    port = int(connection.port)
+    name = found.get("hostkeyalias") or connection.host
+    keys = known_hosts.host_keys(_known_hosts(found, home), name, port if "hostkeyalias" not in found else 22)
+    if keys.trusted and pin is None:
+        usable = known_hosts.algorithms(kind for kind, _ in keys.trusted)
+        unusable = [name for name in KEY_ALGORITHMS if name not in usable]
+        connection.connect_kwargs["disabled_algorithms"] = {"keys": unusable}
+    connection.client.set_missing_host_key_policy(_Check(keys, pin, connection.host, port))
+    if isinstance(connection.gateway, Connection):
+        connection.gateway.connect_timeout = connection.connect_timeout
+        for key in ("banner_timeout", "auth_timeout", "channel_timeout"):
+            connection.gateway.connect_kwargs[key] = connection.connect_timeout
+        _secure(connection.gateway, home, None)
+
+
+def _known_hosts(found: dict[str, str], home: Path) -> Iterator[str]:
+    user = found.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2")
+    shared = found.get("globalknownhostsfile", f"{SYSTEM}/ssh_known_hosts {SYSTEM}/ssh_known_hosts2")
+    for name in shlex.split(f"{user} {shared}"):
+        path = home / name[2:] if name.startswith("~/") else Path(name)
+        try:
+            yield path.read_text(encoding="utf-8", errors="replace")
+        except OSError:  # missing, or not ours to read: what it knows is not known
+            continue
+
+
+class _Check(MissingHostKeyPolicy):
+    """Takes a host key that is pinned or known, and no other. paramiko asks it, since it is told of no key itself."""
+
+    def __init__(self, keys: known_hosts.HostKeys, pin: str | None, host: str, port: int) -> None:
+        self._keys, self._pin, self._host, self._port = keys, pin, host, port
+
+    def missing_host_key(self, client: SSHClient, hostname: str, key: PKey) -> None:
+        del client, hostname
+        shown = (key.get_name(), key.get_base64())
+        print_ = known_hosts.fingerprint(shown[1])
+        expected = sorted(known_hosts.fingerprint(known) for _, known in self._keys.trusted)
+        if shown in self._keys.revoked:
+            raise self._refused(f"shows a key that is marked as revoked: {print_}", "host-key-revoked", None)
+        if self._pin is not None:
+            expected = [self._pin]
+        elif shown in self._keys.trusted:
+            return
+        if print_ in expected:
+            return
+        if expected:
+            raise self._refused(
+                f"shows another key than it should: {print_}, expected {' or '.join(expected)}",
+                "host-key-changed",
+                "somebody may be in between, or the host was set up anew: ask whoever runs it, then replace the key in"
+                " known_hosts (ssh-keygen -R) or `host_key` in peers.toml",
+            )
+        raise self._refused(
+            f"is not known; it shows the key {print_}",
+            "host-key-unknown",
+            f"compare that fingerprint with the host's own, then add it: ssh-keyscan -p {self._port} {self._host} >>"
+            f' ~/.ssh/known_hosts, or `host_key = "{print_}"` under its peer in peers.toml',
+        )
+
+    def _refused(self, what: str, code: str, hint: str | None) -> TransferError:
+        return TransferError(f"the host {self._host}:{self._port} {what}", code=code, permanent=True, hint=hint)
+
+
+def _socket(host: str, port: int, timeout: float) -> socket.socket:
+    connection = socket.create_connection((host, int(port)), timeout)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a third of the time of a connect
+    return connection
+
+
+def _open(connection: Connection) -> None:
+    try:
+        connection.open()
+    except PasswordRequiredException:
+        raise
+    except (AuthenticationException, SSHException) as error:
+        # Tailscale SSH asks for no authentication, which paramiko does not try by itself.
+        transport = connection.client.get_transport()
+        if isinstance(error, SSHException) and not _wants_login(error):
+            raise
+        if transport is None or not transport.is_active():
+            raise
+        try:
+            transport.auth_none(connection.user)
+        except SSHException:
+            raise error from None
+        connection.transport = transport
+
+
+def _wants_login(error: SSHException) -> bool:
+    return isinstance(error, AuthenticationException) or "No authentication methods available" in str(error)

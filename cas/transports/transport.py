@@ -1,0 +1,220 @@
+"""The steps of a delivery, as docs/explanation/delivery.md has them: look, reserve, stage, claim, publish, close.
+
+One protocol over any `Files`. No step undoes another's work; none knows of retries, HALT, signing or printing. All of
+ours in an inbox lies below `.tmp.cas/`, which receivers pass by.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from cas.errors import CasError, TransferError
+from cas.names import is_canonical, signature_name
+from cas.transports.files import Files, Kind, T, Task
+
+WORKSHOP = ".tmp.cas"
+MESSAGE, SIGNATURE, RECORD, WITHDRAWN = "message", "signature", "record", "withdrawn"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """One message on its way to one inbox: all that the other side gets. `signature` is None for an unsigned send."""
+
+    identity: str
+    inbox: str
+    name: str
+    sender: str
+    digest: str
+    time: str
+    message: bytes
+    signature: bytes | None
+
+
+class ClaimState(Enum):
+    CLAIMED = "claimed"
+    PUBLISHED = "published"
+    WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What stands in an inbox under an identity. Its name and signature count, not those of a later run."""
+
+    identity: str
+    inbox: str
+    name: str
+    signed: bool
+    state: ClaimState
+
+    @property
+    def folder(self) -> str:
+        return _claim_folder(self.inbox, self.identity)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (signature_name(self.name), self.name) if self.signed else (self.name,)
+
+
+class Transport:
+    """The verbs. All but `stage` are coroutines, for `run`; all raise TransferError."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+
+    @property
+    def durable(self) -> bool:
+        """Whether all so far is known to be on disk there."""
+        return self.files.durable
+
+    def run(self, tasks: Iterable[Task[T]], *, window: int | None = None) -> list[T | CasError]:
+        """Run all to their end, at most `window` at once; each gives its value or the CasError that it raised."""
+        return self.files.run(tasks, window=window)
+
+    async def prepare(self, inbox: str) -> bool:
+        """Make the inbox where it is missing; True when it was."""
+        made = await self._make_folders(inbox)
+        workshop = f"{inbox}/{WORKSHOP}"
+        if await self.files.make_folder(workshop):
+            await self.files.sync(inbox)
+        elif await self.files.kind(workshop) is not Kind.FOLDER:
+            raise TransferError(f"not a folder: `{workshop}`", code="file-operation-failed", permanent=True)
+        return made
+
+    async def look(self, inbox: str, identity: str) -> Claim | None:
+        """The claim that stands for an identity, whoever made it."""
+        folder = _claim_folder(inbox, identity)
+        record = await self.files.read(f"{folder}/{RECORD}")
+        if record is None:
+            return None
+        name, signed = _parsed_record(record, folder)
+        state = ClaimState.PUBLISHED
+        if await self.files.kind(f"{folder}/{MESSAGE}"):
+            state = ClaimState.CLAIMED
+        elif await self.files.kind(f"{folder}/{WITHDRAWN}"):
+            state = ClaimState.WITHDRAWN
+        return Claim(identity=identity, inbox=inbox, name=name, signed=signed, state=state)
+
+    async def reserve(self, inbox: str, name: str, identity: str) -> bool:
+        """Hold a name for an identity, against all who deliver with cas; False when it is taken."""
+        if await self.files.kind(f"{inbox}/{name}") or await self.files.kind(f"{inbox}/{signature_name(name)}"):
+            return False
+        reservation = f"{inbox}/{WORKSHOP}/name-{name}"
+        if await self.files.create(reservation, identity.encode()):
+            await self.files.sync(f"{inbox}/{WORKSHOP}")
+            return True
+        return await self.files.read(reservation) == identity.encode()
+
+    def stage(self, envelopes: Sequence[Envelope]) -> list[str | CasError]:
+        """Put each envelope together in a hidden folder that is the user's alone, on disk; gives the folders."""
+        return self.run(self._staged(envelope) for envelope in envelopes)
+
+    async def claim(self, envelope: Envelope, folder: str) -> Claim:
+        """Turn a staged folder into the one claim of its identity; where one stands already, that one is given."""
+        if await self.files.move_folder(folder, _claim_folder(envelope.inbox, envelope.identity)):
+            await self.files.sync(f"{envelope.inbox}/{WORKSHOP}")
+        else:
+            await self.unstage(folder)
+        standing = await self.look(envelope.inbox, envelope.identity)
+        if standing is None:
+            raise TransferError(f"the claim of `{envelope.name}` vanished", code="claim-lost", permanent=False)
+        return standing
+
+    async def unstage(self, folder: str) -> None:
+        """Take a staged folder away that did not become a claim."""
+        for name in (MESSAGE, SIGNATURE, RECORD):
+            await self.files.remove(f"{folder}/{name}")
+        await self.files.remove_folder(folder)
+
+    async def publish_signature(self, claim: Claim) -> None:
+        """Make the signature visible, whole, replacing nothing. Again is allowed: a name with our bytes is ours."""
+        source, target = f"{claim.folder}/{SIGNATURE}", f"{claim.inbox}/{signature_name(claim.name)}"
+        if not await self.files.link(source, target):
+            ours, theirs = await self.files.read(source), await self.files.read(target)
+            if ours is not None and ours != theirs:
+                raise _foreign(target)
+        await self.files.sync(claim.inbox)
+
+    async def publish_message(self, claim: Claim) -> bool:
+        """Make the message visible, whole, replacing nothing; False when another run did it meanwhile.
+
+        A rename, never a link: that the message has left the claim is what says that it was published.
+        """
+        source, target = f"{claim.folder}/{MESSAGE}", f"{claim.inbox}/{claim.name}"
+        if not await self.files.move(source, target):
+            if await self.files.kind(source) is None:
+                return False
+            raise _foreign(target)
+        await self.files.sync(claim.inbox)
+        await self.files.sync(claim.folder)
+        return True
+
+    async def close(self, claim: Claim) -> None:
+        """Reduce the claim of a published message to its record: the receipt."""
+        await self.files.remove(f"{claim.folder}/{SIGNATURE}")
+
+    async def _make_folders(self, path: str) -> bool:
+        if await self.files.kind(path):  # a folder, or a link to one: what the user set up is followed
+            return False
+        parent = path.rpartition("/")[0]
+        if parent not in ("", "~"):
+            await self._make_folders(parent)
+        made = await self.files.make_folder(path)
+        if made:
+            await self.files.sync(parent or "/")
+        return made
+
+    async def _staged(self, envelope: Envelope) -> str:
+        folder = staging_folder(envelope)
+        await self.files.make_folder(folder, mode=0o700)
+        for name, content in contents(envelope).items():
+            await self.files.create(f"{folder}/{name}", content)
+        await self.files.sync(folder)
+        return folder
+
+
+def staging_folder(envelope: Envelope) -> str:
+    """A fresh place to put an envelope together: two runs of one identity never share it."""
+    return f"{envelope.inbox}/{WORKSHOP}/new-{envelope.identity}-{secrets.token_hex(4)}"
+
+
+def contents(envelope: Envelope) -> dict[str, bytes]:
+    """The files of a staged envelope, in the order in which they are written."""
+    record = {
+        "digest": envelope.digest,
+        "identity": envelope.identity,
+        "name": envelope.name,
+        "sender": envelope.sender,
+        "signed": envelope.signature is not None,
+        "time": envelope.time,
+    }
+    signature = {} if envelope.signature is None else {SIGNATURE: envelope.signature}
+    return {RECORD: (json.dumps(record, sort_keys=True) + "\n").encode(), **signature, MESSAGE: envelope.message}
+
+
+def _claim_folder(inbox: str, identity: str) -> str:
+    return f"{inbox}/{WORKSHOP}/{identity}"
+
+
+def _parsed_record(record: bytes, folder: str) -> tuple[str, bool]:
+    """Name and signedness. The other side wrote this: a name that would lead elsewhere is refused."""
+    try:
+        fields = json.loads(record)
+        name, signed = fields["name"], fields["signed"]
+    except (ValueError, KeyError, TypeError):
+        name, signed = None, None
+    if not isinstance(name, str) or not isinstance(signed, bool) or not is_canonical(name):
+        raise TransferError(f"the claim `{folder}` is damaged", code="claim-damaged", permanent=True)
+    return name, signed
+
+
+def _foreign(path: str) -> TransferError:
+    return TransferError(
+        f"a file that is not of this delivery stands under its name: `{path}`",
+        code="name-taken",
+        permanent=True,
+        hint="move that file away, then send again",
+    )
