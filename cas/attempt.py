@@ -48,8 +48,13 @@ Shown = Callable[[Progress, str], None]
 """Is told each name as it becomes visible."""
 
 
-def attempt(batch: Sequence[Progress], transport: Transport, stop: Stop, shown: Shown) -> None:
-    """Bring each delivery as far as it gets. What stopped one stands in its `error` afterwards; nothing is raised."""
+def attempt(
+    batch: Sequence[Progress], transport: Transport, stop: Stop, shown: Shown, *, require_durable: bool = False
+) -> None:
+    """Bring each delivery as far as it gets. What stopped one stands in its `error` afterwards; nothing is raised.
+
+    `require_durable`: nothing is published where the other side cannot sync to disk.
+    """
     for item in batch:
         item.error = None
     lanes = list(lanes_of(batch).values())
@@ -57,6 +62,13 @@ def attempt(batch: Sequence[Progress], transport: Transport, stop: Stop, shown: 
     _each(_reachable(lanes), lambda item: _look(item, transport), transport)
     transport.run(_reserve(_until_error(lane), transport) for lane in lanes)
     _claim(lanes, transport)
+    if require_durable and not transport.durable:
+        for item in _reachable(lanes):
+            item.error = TransferError(
+                "the other side cannot sync to disk, and [policy] has `require_durable`",
+                code="not-durable",
+                permanent=True,
+            )
     transport.run((_publish(_until_error(lane), transport, stop, shown) for lane in lanes), window=WINDOW)
     transport.run(transport.close(item.claim) for item in batch if item.done and item.claim)
 
@@ -125,12 +137,12 @@ def _stand_on(item: Progress, claim: Claim | None) -> None:
         return
     if claim.state is ClaimState.WITHDRAWN:
         raise TransferError("this delivery was given up by a person", code="withdrawn", permanent=True)
-    if claim.state is ClaimState.PUBLISHED:
-        item.done, item.ours = True, item.asked
+    published = claim.state is ClaimState.PUBLISHED
+    item.done, item.ours, item.asked = published, published and item.asked, published and item.asked
 
 
 async def _reserve(lane: Sequence[Progress], transport: Transport) -> None:
-    """Names for those without a claim. From the first name that is taken on, the whole rest moves by as many seconds."""
+    """Names for those without a claim. Behind a name that is taken, the whole rest moves by as many seconds."""
     moved, previous = 0, ""
     for item in lane:
         if item.claim is None:

@@ -1,4 +1,4 @@
-"""One host's batch of deliveries, from the first attempt to the last: what is retried, when, and what became of each."""
+"""One host's batch of deliveries, from the first attempt to the last: what is retried, when, what became of each."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class World:
     where: Callable[[Destination], str]
     """A destination's inbox as people are told it."""
     stop: Stop
+    require_durable: bool
+    """Nothing is published where the other side cannot sync to disk."""
     now: Callable[[], datetime]
     pause: Callable[[float], None]
 
@@ -74,7 +76,8 @@ class Batch:
         timeout = max(item.delivery.retry.timeout for item in items)
         try:
             with self._world.connect(items[0].delivery.destination, timeout) as transport:
-                attempt(items, transport, self._world.stop, self._published)
+                world = self._world
+                attempt(items, transport, world.stop, self._published, require_durable=world.require_durable)
                 self._durable = transport.durable
         except CasError as error:
             self._fail(error)
@@ -136,7 +139,7 @@ class Batch:
         local = item.delivery.destination.host is None
         match error:
             case HaltError():
-                outcome, code = Outcome.HALTED, ExitCode.HALT
+                outcome, code = Outcome.UNKNOWN if item.asked else Outcome.HALTED, ExitCode.HALT
             case TransferError() if item.asked:
                 outcome, code = Outcome.UNKNOWN, ExitCode.ERROR if local else ExitCode.DELIVERY
             case TransferError():
@@ -146,7 +149,7 @@ class Batch:
         return self._finish(item, outcome, reason=str(error), hint=error.hint, exit_code=code)
 
     def _finish_behind(self, item: Progress, stopped: DeliveryFinished) -> None:
-        if stopped.outcome is Outcome.HALTED:
+        if stopped.exit_code is ExitCode.HALT:
             self._finish(item, Outcome.HALTED, reason=stopped.reason, hint=stopped.hint, exit_code=ExitCode.HALT)
         else:
             reason = f"`{stopped.id}`, which comes before it, did not get there"

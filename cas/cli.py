@@ -138,10 +138,11 @@ def send(
     """
     from cas import commands
     from cas.manifest import Retry, Sign
+    from cas.preparation import SendRequest
 
     if no_sign and key is not None:
         raise click.UsageError("--no-sign and --key exclude each other")
-    request = commands.SendRequest(
+    request = SendRequest(
         destination=destination,
         message=message,
         sign=None if no_sign else Sign(key=key),
@@ -195,7 +196,7 @@ def schema(name: str, *, around: Surroundings, console: Console) -> int:
 @cas.command()
 @_with_surroundings
 def demo(*, around: Surroundings, console: Console) -> int:
-    """Show cas at work, with a throw-away key: an inbox here, one behind an OpenSSH server of its own. Leaves nothing."""
+    """Show cas at work, with a throw-away key, an inbox here and one behind an sshd of its own. Leaves nothing."""
     from cas import demo
 
     return demo.run(console.out, around.environment)

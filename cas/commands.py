@@ -2,99 +2,63 @@
 
 from __future__ import annotations
 
-import secrets
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
-from cas import __version__, halt, loader, planner
-from cas.diagnostics import Diagnostic, InvalidInput, Place, Severity
-from cas.errors import CasError, ExitCode, UsageError
+from cas import halt, loader, preparation
+from cas.diagnostics import InvalidInput
+from cas.errors import CasError, ExitCode
 from cas.events import Event
-from cas.inventory import Inventory
-from cas.manifest import FileMessage, Manifest, Retry, Send, Sign, Target
-from cas.message import Message
-from cas.message import parse as parse_message
-from cas.names import NAME_RULE, is_name, sender_of
 from cas.output import diagnostics as diagnostic_view
 from cas.output import plans as plan_view
 from cas.output.console import Console, Form
 from cas.output.result import ResultView, as_json
 from cas.output.text import TextView
-from cas.plan import Input, Plan, canonical, fields
-from cas.planner import Source
+from cas.plan import Plan, canonical, fields
 from cas.signer import Signer
 from cas.surroundings import Surroundings
 
-TTL = timedelta(hours=24)
-STDIN = "-"
 SENDING = frozenset({"send", "apply"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendRequest:
-    """What `cas send` was asked for. `message` is a path, or `-` for standard input."""
-
-    destination: str
-    message: str
-    sign: Sign | None
-    retry: Retry
-    sender: str | None
-
-
-def send(request: SendRequest, around: Surroundings, console: Console) -> int:
+def send(request: preparation.SendRequest, around: Surroundings, console: Console) -> int:
     """One message now: a manifest of one send, on the way that all manifests go."""
     _unless_halted(around)
-    inventory, warnings = loader.load_inventory(around.config)
-    place = Place(file="<stdin>" if request.message == STDIN else request.message)
-    found: list[Diagnostic] = list(warnings)
-    messages: dict[str, Message] = {}
-    try:
-        messages[request.message] = parse_message(_content(request.message, inventory), place=place)
-    except InvalidInput as error:
-        found += error.diagnostics
-    source = Source(manifest=_manifest_of(request), sender=_sender(request, around), messages=messages)
-    # Each call is a new delivery, also of the same message: a random word makes its identity its own.
-    plan = _planned([source], inventory, around, _signer(around).fingerprint, found, word=secrets.token_hex(16))
-    contents = {message.digest: message.content for message in messages.values()}
-    return _deliver("send", plan, contents, around.folder, around, console, found)
+    return _deliver("send", preparation.of_one_send(request, around, _signer(around).fingerprint), around, console)
 
 
 def apply(paths: Sequence[Path], around: Surroundings, console: Console) -> int:
     """Plan these manifests and deliver."""
     _unless_halted(around)
-    plan, loaded, found = _planned_from(paths, around, _signer(around).fingerprint)
-    return _deliver("apply", plan, loaded.contents, loaded.root, around, console, found)
+    return _deliver("apply", preparation.of_manifests(paths, around, _signer(around).fingerprint), around, console)
 
 
 def validate(paths: Sequence[Path], around: Surroundings, console: Console) -> int:
     """All that can be known offline, without a key."""
-    plan, _, found = _planned_from(paths, around, lambda name: name or "")
+    ready = preparation.of_manifests(paths, around, lambda name: name or "")
     _note_halt(around, console)
     if console.form is Form.TEXT:
-        for line in diagnostic_view.lines(found):
+        for line in diagnostic_view.lines(ready.warnings):
             console.result(line)
-        console.result(f"valid: {plan_view.counted(len(plan.deliveries))}")
+        console.result(f"valid: {plan_view.counted(len(ready.plan.deliveries))}")
     else:
-        console.result(as_json(diagnostic_view.document(found)))
+        console.result(as_json(diagnostic_view.document(ready.warnings)))
     return ExitCode.OK
 
 
 def plan(paths: Sequence[Path], around: Surroundings, console: Console) -> int:
     """The dry run: shows what would be sent; connects to nothing, writes nothing."""
-    made, _, found = _planned_from(paths, around, _signer(around).fingerprint)
+    ready = preparation.of_manifests(paths, around, _signer(around).fingerprint)
     _note_halt(around, console)
-    for line in diagnostic_view.lines(found):
+    for line in diagnostic_view.lines(ready.warnings):
         console.say(line)
     if console.form is Form.TEXT:
-        for line in plan_view.lines(made):
+        for line in plan_view.lines(ready.plan):
             console.result(line)
     else:
-        console.result(canonical(made).decode().removesuffix("\n"))
+        console.result(canonical(ready.plan).decode().removesuffix("\n"))
     return ExitCode.OK
 
 
@@ -120,44 +84,37 @@ def refused(command: str, error: CasError, console: Console) -> int:
     return error.exit_code
 
 
-def _deliver(
-    command: str,
-    plan: Plan,
-    contents: Mapping[str, bytes],
-    root: Path,
-    around: Surroundings,
-    console: Console,
-    found: Sequence[Diagnostic],
-) -> int:
+def _deliver(command: str, ready: preparation.Ready, around: Surroundings, console: Console) -> int:
     # Imported here: `plan` and `validate` go without them.
     from cas import failed_sends, transports
     from cas.batch import World
     from cas.events import RunFinished
     from cas.executor import execute
 
-    for line in diagnostic_view.lines(found):
+    for line in diagnostic_view.lines(ready.warnings):
         console.say(line)
     world = World(
         connect=partial(transports.opened, home=around.home, user=around.user),
-        where=partial(transports.told, home=around.home, user=around.user),
+        where=cache(partial(transports.told, home=around.home, user=around.user)),
         stop=around.stop,
+        require_durable=ready.policy.require_durable,
         now=around.now,
         pause=around.signals.pause,
     )
-    digest = str(fields(plan)["digest"])
+    digest = str(fields(ready.plan)["digest"])
     result = ResultView(command, console.result, every_event=console.form is Form.JSONL)
     ended: RunFinished | None = None
-    with around.signals.noted(), _words(command, plan, console) as show_words:
+    with around.signals.noted(), _words(command, ready.plan, console) as show_words:
         views = (show_words,) if console.form is Form.TEXT else (show_words, result.show)
-        events = execute(plan, digest, world, content=contents.__getitem__, sign=_signer(around).sign)
-        for event in failed_sends.marked(events, around.state / "failed-sends", root):
+        events = execute(ready.plan, digest, world, content=ready.contents.__getitem__, sign=_signer(around).sign)
+        for event in failed_sends.marked(events, around.state / "failed-sends", ready.root):
             for show in views:
                 show(event)
             ended = event if isinstance(event, RunFinished) else ended
     assert ended is not None
     code = 128 + around.signals.caught if around.signals.caught and ended.halted else int(ended.exit_code)
     if console.form is not Form.TEXT:
-        result.end(code, ended.halted, found)
+        result.end(code, ended.halted, ready.warnings)
     return code
 
 
@@ -200,88 +157,3 @@ def _note_halt(around: Surroundings, console: Console) -> None:
 
 def _signer(around: Surroundings) -> Signer:
     return Signer(environment=around.environment, interactive=around.interactive)
-
-
-def _planned_from(
-    paths: Sequence[Path], around: Surroundings, fingerprint: Callable[[str | None], str]
-) -> tuple[Plan, loader.Loaded, list[Diagnostic]]:
-    inventory, warnings = loader.load_inventory(around.config)
-    loaded = loader.load(paths, projects=around.projects, max_bytes=inventory.policy.max_bytes)
-    found = [*warnings, *loaded.diagnostics]
-    return _planned(loaded.sources, inventory, around, fingerprint, found, inputs=loaded.inputs), loaded, found
-
-
-def _planned(
-    sources: Sequence[Source],
-    inventory: Inventory,
-    around: Surroundings,
-    fingerprint: Callable[[str | None], str],
-    found: Sequence[Diagnostic],
-    *,
-    inputs: Sequence[Input] = (),
-    word: str | None = None,
-) -> Plan:
-    """The plan; raises InvalidInput with what was found before and what planning finds, all together."""
-    try:
-        plan = planner.plan(
-            sources,
-            inventory,
-            clock=around.now(),
-            ttl=TTL,
-            hostname=around.hostname,
-            fingerprint=fingerprint,
-            inputs=inputs,
-            version=__version__,
-            word=word,
-        )
-    except InvalidInput as error:
-        raise InvalidInput([*found, *error.diagnostics]) from error
-    if any(one.severity is Severity.ERROR for one in found):
-        raise InvalidInput(found)
-    return plan
-
-
-def _manifest_of(request: SendRequest) -> Manifest:
-    return Manifest(
-        file="cas send",
-        name="send",
-        sender=None,
-        sends=(
-            Send(
-                id="send",
-                destinations=(Target(text=request.destination, place=None),),
-                message=FileMessage(path=request.message, place=None),
-                sign=request.sign,
-                retry=request.retry,
-                place=None,
-            ),
-        ),
-    )
-
-
-def _sender(request: SendRequest, around: Surroundings) -> str:
-    if request.sender is not None:
-        if not is_name(request.sender):
-            raise UsageError(f"`{request.sender}` cannot name a sender", code="unsafe-sender", hint=NAME_RULE)
-        return request.sender
-    sender = sender_of(around.folder.resolve(), around.projects.resolve())
-    if not is_name(sender):
-        raise CasError(
-            f"the working folder's name `{sender}` cannot name a sender",
-            code="unsafe-sender",
-            hint="say who sends: --sender NAME",
-        )
-    return sender
-
-
-def _content(message: str, inventory: Inventory) -> bytes:
-    limit = inventory.policy.max_bytes
-    if message != STDIN:
-        return loader.read(Path(message), limit)
-    content = sys.stdin.buffer.read(limit + 1)
-    if len(content) > limit:
-        too_large = Diagnostic(
-            code="too-large", message=f"the message is larger than {limit} bytes", place=Place(file="<stdin>")
-        )
-        raise InvalidInput([too_large])
-    return content

@@ -1,4 +1,4 @@
-"""Exit codes, and the errors that the world causes. What the user wrote wrong is a diagnostic instead (`diagnostics.py`)."""
+"""Exit codes, and the errors that the world causes. What the user wrote wrong is a diagnostic instead."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PRECEDENCE = (
 
 
 def most_telling(codes: Iterable[int]) -> ExitCode:
-    """Of several causes the one that the process ends with: the first that applies of 5, 6, 4, 2, 3, 1; 0 without any."""
+    """Of several causes the one to end with: the first that applies of 5, 6, 4, 2, 3, 1; 0 without any."""
     found = set(codes)
     return next((code for code in PRECEDENCE if code in found), ExitCode.OK)
 

@@ -1,4 +1,4 @@
-"""Events: what happened while a plan was carried out, as data. Renderers, markers and the exit code read the same ones."""
+"""Events: what happened while a plan was carried out, as data. Views, markers and the exit code read the same ones."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryFinished:
-    """A delivery's end. `where` is the inbox as people are told it; `files` are the names that stand, or were to stand."""
+    """A delivery's end. `where`: the inbox as people are told it; `files`: the names that stand, or were to."""
 
     time: datetime
     id: str

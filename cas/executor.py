@@ -11,8 +11,8 @@ from queue import SimpleQueue
 
 from cas.attempt import Progress
 from cas.batch import Batch, World
-from cas.errors import CasError
-from cas.events import DeliveryFinished, Event, Outcome, RunFinished, RunStarted, exit_code
+from cas.errors import CasError, ExitCode
+from cas.events import DeliveryFinished, Event, RunFinished, RunStarted, exit_code
 from cas.names import timestamp
 from cas.plan import Delivery, Plan
 from cas.transports.transport import Envelope
@@ -33,7 +33,7 @@ def execute(plan: Plan, digest: str, world: World, *, content: Content, sign: Si
         if isinstance(event, DeliveryFinished):
             finished.append(event)
         yield event
-    halted = next((event.reason for event in finished if event.outcome is Outcome.HALTED), None)
+    halted = next((event.reason for event in finished if event.exit_code is ExitCode.HALT), None)
     yield RunFinished(time=world.now(), exit_code=exit_code(finished), halted=halted)
 
 

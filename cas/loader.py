@@ -29,7 +29,7 @@ SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What was read and could be used, and all that was wrong with the rest. `root`: what input paths are relative to."""
+    """What was read and could be used, and what was wrong with the rest. Input paths are relative to `root`."""
 
     sources: tuple[Source, ...]
     inputs: tuple[Input, ...]

@@ -54,8 +54,8 @@ def plan(
 ) -> Plan:
     """The plan for these manifests at this time; raises InvalidInput with everything that is wrong.
 
-    `fingerprint` gives the full fingerprint for a key's name, or for None the default key's. `word` makes every identity
-    a new one. A send whose message is missing from its source is passed over: that has been reported already.
+    `fingerprint` gives the full fingerprint for a key's name, or for None the default key's. `word` makes every
+    identity a new one. A send whose message is missing from its source is passed over: that has been reported.
     """
     found: list[Diagnostic] = []
     drafts = [draft for source in sources for draft in _drafts(source, inventory, hostname, found)]

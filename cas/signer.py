@@ -52,7 +52,7 @@ class Signer:
         return keys[0]
 
     def sign(self, content: bytes, fingerprint: str) -> bytes:
-        """The armoured detached signature of `content` by that key, or by a signing subkey of it. Raises SigningError."""
+        """The armoured detached signature of `content` by that key or a subkey of it. Raises SigningError."""
         read, write = os.pipe()
         with open(read, "rb") as status_file:
             try:

@@ -53,7 +53,10 @@ class Surroundings:
 
 
 class Signals:
-    """SIGINT, SIGTERM and SIGHUP while deliveries are under way: noted, so that the run ends between two steps."""
+    """SIGINT, SIGTERM and SIGHUP while deliveries are under way: noted, so that the run ends between two steps.
+
+    A second one ends the process at once. That too is safe: the next run finds whatever step it was at.
+    """
 
     def __init__(self) -> None:
         self.caught: signal.Signals | None = None
@@ -65,7 +68,7 @@ class Signals:
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Note signals instead of ending at once; the second one ends all the same, by KeyboardInterrupt."""
+        """Note signals, instead of ending at the first."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -83,8 +86,10 @@ class Signals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self.caught:
-            raise KeyboardInterrupt
+            os._exit(128 + number)
         self.caught = signal.Signals(number)
+        # Not through sys.stderr: the signal may have come while it was being written to.
+        os.write(2, b"interrupted: ending after the step that is under way; once more ends it at once\n")
         self._woken.set()
 
 

@@ -216,7 +216,7 @@ def test_a_value_that_does_not_fit_is_an_error_with_its_line(text, message, line
 
 
 @pytest.mark.parametrize(
-    "host", ["", "-", "-oProxyCommand=id", "a b", "a\\tb", "a\\nb", "a;b", "a/b", "me@a", "$(id)", "\\u001b", "ä"]
+    "host", ["", "-", "-v", "-oProxyCommand=id", "a b", "a\\tb", "a\\nb", "a;b", "a/b", "me@a", "$(id)", "\\u001b", "ä"]
 )
 def test_a_host_that_could_be_an_option_or_a_command_is_refused(host):
     assert "peers.x.host" in finding(f'[peers.x]\nhost = "{host}"\n').message

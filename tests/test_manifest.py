@@ -131,10 +131,12 @@ def test_an_id_given_twice_is_an_error_that_names_both_places():
     assert [(place.line, place.column) for place, _ in found.related] == [(3, 10)]
 
 
-def test_each_id_given_twice_is_a_finding():
+def test_an_id_given_thrice_is_two_findings_about_the_first():
     send = "  - {id: one, destination: a.b, message: m.org}\n"
 
-    assert len(findings("cas: 1\nsends:\n" + send * 3)) == 2
+    found = findings("cas: 1\nsends:\n" + send * 3)
+
+    assert [(one.place.line, one.related[0][0].line) for one in found] == [(4, 3), (5, 3)]
 
 
 def test_a_manifest_cannot_be_changed():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import islice, permutations
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cas.diagnostics import Diagnostic, InvalidInput, Place
 from cas.errors import ExitCode
-from cas.message import TYPES, Message, parse
+from cas.message import MOST_COMPARED, TYPES, Message, parse
 from cas.names import digest
 
 SOUND = {
@@ -134,6 +136,19 @@ def test_a_line_of_another_form_ends_the_block_and_is_pointed_at():
 
     assert found.message == "the frontmatter has no `PROTOCOL_VERSION`"
     assert [place.line for place, _ in found.related] == [5]
+
+
+@pytest.mark.parametrize(
+    "line", ["* Heading", "words", "#+title: Hello", "#+KEY value", " #+KEY: value", "\t", "# note"]
+)
+def test_what_follows_a_line_of_another_form_is_not_frontmatter(line):
+    found = findings(text(MESSAGE_TYPE=f"request\n{line}"))
+
+    assert [one.message for one in found] == [
+        "the frontmatter has no `SEQUENCE`",
+        "the frontmatter has no `TIMESTAMP`",
+        "the frontmatter has no `PROTOCOL_VERSION`",
+    ]
 
 
 def test_a_key_after_the_end_of_the_block_is_pointed_at():
@@ -298,7 +313,9 @@ def test_any_lines_are_a_message_or_invalid_input(lines):
     assert (message.conversation, message.sequence) == ("greeting", 7)
 
 
-def test_a_message_of_many_thousand_keys_is_judged_quickly():
-    keys = ("".join(chr(65 + int(digit)) for digit in f"{number:06}") for number in range(60_000))
+def test_among_more_than_a_hundred_other_keys_nobody_looks_for_the_mistyped_one():
+    others = "".join(f"#+{''.join(letters)}:\n" for letters in islice(permutations("ABCDEF"), MOST_COMPARED))
 
-    assert len(findings("".join(f"#+{key}:\n" for key in keys))) == 5
+    found = finding(text(before=others).replace("CONVERSATION_ID", "CONVERSATON_ID"))
+
+    assert found.message == "the frontmatter has no `CONVERSATION_ID`"

@@ -265,6 +265,12 @@ def test_a_value_shared_by_an_alias_is_found_wherever_it_counts():
     assert [one.code for one in findings(text)] == ["wrong-value", "wrong-value"]
 
 
+def test_the_wrong_type_is_what_counts_whatever_the_schema_says_first():
+    strict = {"properties": {"a": {"const": 1, "enum": [1], "type": "integer", "pattern": "x"}}}
+
+    assert [one.code for one in findings("a: b\n", strict)] == ["wrong-type"]
+
+
 def test_a_schema_without_titles_will_do():
     bare = {"type": "object", "required": ["a"], "additionalProperties": False, "properties": {"b": {"type": "null"}}}
 

@@ -19,7 +19,7 @@ class Form(Enum):
 
 @dataclass(slots=True, kw_only=True)
 class Console:
-    """Two streams. `quiet` leaves out what is neither a result nor an error; `colors` says which streams may have them."""
+    """Two streams. `quiet` leaves out what is neither a result nor an error; `color` is for the words."""
 
     out: TextIO
     err: TextIO

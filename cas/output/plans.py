@@ -35,7 +35,7 @@ def place(destination: Destination) -> str:
 
 def _delivery_lines(delivery: Delivery) -> Iterator[str]:
     message = delivery.message
-    yield f"message    {message.source}: {message.type}, conversation {message.conversation}, sequence {message.sequence}"
+    yield f"message    {message.source}: {message.type} {message.sequence} of {message.conversation}"
     yield f"           {message.bytes} bytes, {message.digest}"
     yield f"to         {place(delivery.destination)}"
     yield f"as         {delivery.name}"

@@ -13,7 +13,7 @@ from cas.transports.transport import Transport
 
 @contextmanager
 def opened(destination: Destination, timeout: int, *, home: Path, user: str) -> Iterator[Transport]:
-    """The transport for a destination, closed at the end. `user` logs in where nothing says who; raises TransferError."""
+    """The transport for a destination, closed at the end; raises TransferError. `user`: who logs in by default."""
     if destination.transport == "local":
         yield Transport(LocalFiles(home))
         return

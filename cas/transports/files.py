@@ -1,4 +1,4 @@
-"""The file operations that a delivery is made of. Each is whole or not at all; what it leaves is on disk when it returns."""
+"""The file operations that a delivery is made of: each whole or not at all."""
 
 from __future__ import annotations
 

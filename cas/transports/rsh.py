@@ -1,7 +1,7 @@
 """What rsync starts in the place of ssh: passes its bytes to the connection that cas has open already.
 
-Run as a script, with the standard library alone: `rsh.py SOCKET [-l USER] HOST COMMAND…`. The command goes first, as one
-line; then bytes both ways; the command's end is the socket's.
+Run as a script, with the standard library alone: `rsh.py SOCKET [-l USER] HOST COMMAND…`. The command goes first, as
+one line; then bytes both ways; the command's end is the socket's.
 """
 
 import os

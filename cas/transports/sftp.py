@@ -1,5 +1,7 @@
-"""Another machine's files over SFTP. Its errors collapse ("Failure" is already exists, no space and I/O error alike), so a
-look tells which one it was. The extensions are OpenSSH's (its file PROTOCOL, section 4)."""
+"""Another machine's files over SFTP. The extensions are OpenSSH's (its file PROTOCOL, section 4).
+
+SFTP's errors collapse ("Failure" is already exists, no space and I/O error alike): a look tells which one it was.
+"""
 
 from __future__ import annotations
 
@@ -120,7 +122,7 @@ class SftpFiles:
         return True
 
     async def move(self, source: str, target: str) -> bool:
-        # posix-rename replaces, so a look goes first; among those who use cas, claim and reservation keep the name free.
+        # posix-rename replaces, so a look goes first; among senders with cas the reservation keeps the name free.
         if await self.kind(target):
             return False
         try:
@@ -199,7 +201,7 @@ class SftpFiles:
         return _failure(f"the SFTP server failed ({text}): {place}", "file-operation-failed", permanent=False)
 
     async def _space(self, path: str) -> tuple[int | None, bool]:
-        """Free blocks for users, and whether the file system is read-only; (None, False) where the server cannot say."""
+        """Free blocks for users, and whether the file system is read-only; (None, False) where it cannot say."""
         if STATVFS not in self._channel.extensions:
             return None, False
         try:

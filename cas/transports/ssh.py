@@ -1,7 +1,7 @@
 """SSH connections, opened through Fabric, with the host key checked before anything else is said.
 
-Fabric by itself accepts any host key: it sets paramiko's AutoAddPolicy and reads no known_hosts. Here a key must stand in
-known_hosts, or be pinned in peers.toml; `~/.ssh/config` is honoured, but `StrictHostKeyChecking` cannot loosen this.
+Fabric by itself accepts any host key: it sets paramiko's AutoAddPolicy and reads no known_hosts. Here a key must stand
+in known_hosts, or be pinned in peers.toml; `~/.ssh/config` is honoured, but `StrictHostKeyChecking` loosens nothing.
 """
 
 from __future__ import annotations
@@ -79,7 +79,10 @@ def connected(destination: Destination, *, home: Path, user: str, timeout: float
 
 def login_name(destination: Destination, *, home: Path, user: str) -> str:
     """Who logs in at a destination, as `connected` would."""
-    found = _configuration(home).lookup(destination.host or "").get("user")
+    try:
+        found = _configuration(home).lookup(destination.host or "").get("user")
+    except TransferError:  # then there is no login either
+        found = None
     return destination.user or found or user
 
 
