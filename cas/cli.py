@@ -197,6 +197,6 @@ def schema(name: str, *, around: Surroundings, console: Console) -> int:
 @_with_surroundings
 def demo(*, around: Surroundings, console: Console) -> int:
     """Show cas at work, with a throw-away key, an inbox here and one behind an sshd of its own. Leaves nothing."""
-    from cas import demo
+    from cas import commands
 
-    return demo.run(console.out, around.environment)
+    return commands.demo(around, console)

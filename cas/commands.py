@@ -68,6 +68,17 @@ def schema(name: str, console: Console) -> int:
     return ExitCode.OK
 
 
+def demo(around: Surroundings, console: Console) -> int:
+    """Show a run from beginning to end, in a throw-away home."""
+    from cas import demo
+
+    text = console.form is Form.TEXT
+    code = demo.run(console.out if text else console.err, around.environment)
+    if not text:
+        ResultView("demo", console.result, every_event=False).end(code, None)
+    return code
+
+
 def refused(command: str, error: CasError, console: Console) -> int:
     """Report what kept a verb from its work; its exit code."""
     found = error.diagnostics if isinstance(error, InvalidInput) else (diagnostic_view.from_error(error),)
