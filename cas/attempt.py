@@ -27,7 +27,8 @@ class Progress:
     """How far a delivery has come; kept across the attempts of one run, and the one record here that changes.
 
     `asked`: its publication was asked for, so that without an answer nobody knows. `done`: it is published; `ours`: by
-    this run. `error`: what stopped it in the latest attempt.
+    this run. `evidence`: what says so, where it was there before. `resumed`: an earlier run began it. `error`: what
+    stopped it in the latest attempt.
     """
 
     delivery: Delivery
@@ -37,6 +38,8 @@ class Progress:
     asked: bool = False
     done: bool = False
     ours: bool = False
+    evidence: str | None = None
+    resumed: bool = False
     error: CasError | None = None
 
     @property
@@ -59,6 +62,7 @@ def attempt(
         item.error = None
     lanes = list(lanes_of(batch).values())
     _prepare(batch, transport)
+    _clean(batch, transport)
     _each(_reachable(lanes), lambda item: _look(item, transport), transport)
     transport.run(_reserve(_until_error(lane), transport) for lane in lanes)
     _claim(lanes, transport)
@@ -85,6 +89,8 @@ async def publish(item: Progress, claim: Claim, transport: Transport, stop: Stop
     item.done = True
     if item.ours:
         shown(item, claim.name)
+    else:
+        item.evidence = "receipt"
 
 
 def lanes_of(batch: Sequence[Progress]) -> dict[str, list[Progress]]:
@@ -125,6 +131,15 @@ def _prepare(batch: Sequence[Progress], transport: Transport) -> None:
                 item.made_inbox = item.made_inbox or made
 
 
+def _clean(batch: Sequence[Progress], transport: Transport) -> None:
+    """Take away what an earlier run staged for these deliveries, and never claimed."""
+    ours: dict[str, set[str]] = {}
+    for item in (item for item in batch if item.resumed and not item.done):
+        ours.setdefault(item.envelope.inbox, set()).add(item.envelope.identity)
+        item.resumed = False
+    transport.run(transport.clean(inbox, identities) for inbox, identities in ours.items())
+
+
 async def _look(item: Progress, transport: Transport) -> None:
     if not item.done:
         _stand_on(item, await transport.look(item.envelope.inbox, item.envelope.identity))
@@ -139,13 +154,14 @@ def _stand_on(item: Progress, claim: Claim | None) -> None:
         raise TransferError("this delivery was given up by a person", code="withdrawn", permanent=True)
     published = claim.state is ClaimState.PUBLISHED
     item.done, item.ours, item.asked = published, published and item.asked, published and item.asked
+    item.evidence = "receipt" if published and not item.ours else None
 
 
 async def _reserve(lane: Sequence[Progress], transport: Transport) -> None:
     """Names for those without a claim. Behind a name that is taken, the whole rest moves by as many seconds."""
     moved, previous = 0, ""
     for item in lane:
-        if item.claim is None:
+        if item.claim is None and not item.done:
             try:
                 name = await _reserved(item.envelope, moved, previous, transport)
             except CasError as error:
@@ -169,7 +185,7 @@ async def _reserved(envelope: Envelope, moved: int, previous: str, transport: Tr
 
 def _claim(lanes: Sequence[Sequence[Progress]], transport: Transport) -> None:
     """Stage, then claim. What was staged behind a failure in its lane is taken away again."""
-    staging = [item for item in _reachable(lanes) if item.claim is None]
+    staging = [item for item in _reachable(lanes) if item.claim is None and not item.done]
     staged = transport.stage([item.envelope for item in staging])
     folders = {}
     for item, folder in zip(staging, staged, strict=True):
@@ -177,7 +193,7 @@ def _claim(lanes: Sequence[Sequence[Progress]], transport: Transport) -> None:
             item.error = folder
         else:
             folders[item.envelope.identity] = folder
-    claiming = [item for item in _reachable(lanes) if item.claim is None]
+    claiming = [item for item in _reachable(lanes) if item.claim is None and not item.done]
 
     async def claim(item: Progress) -> None:
         _stand_on(item, await transport.claim(item.envelope, folders.pop(item.envelope.identity)))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 
 from cas.attempt import Progress, Stop, attempt, lanes_of
 from cas.errors import CasError, ExitCode, HaltError, TransferError
 from cas.events import Attempt, AttemptFailed, DeliveryFinished, DeliveryStarted, Event, FilePublished, Notice, Outcome
+from cas.intents import go_on, intent
 from cas.inventory import Destination
-from cas.names import signature_name
+from cas.ledger import Ledger
+from cas.names import signature_name, timestamp
 from cas.transports.transport import Transport
 
 LOOK_EVERY = 1
@@ -31,8 +35,16 @@ class World:
     stop: Stop
     require_durable: bool
     """Nothing is published where the other side cannot sync to disk."""
+    hold: Callable[[Iterable[str]], AbstractContextManager[None]]
+    """Keeps other runs on this machine out of some inboxes; raises LockError."""
+    remaining: Callable[[], float]
+    """Seconds until the run has to end."""
     now: Callable[[], datetime]
     pause: Callable[[float], None]
+    ledger: Ledger
+    run: str
+    root: Path
+    """What the paths of messages are relative to."""
 
 
 class Batch:
@@ -45,6 +57,7 @@ class Batch:
         self._attempts: dict[str, list[Attempt]] = {item.delivery.id: [] for item in items}
         self._open = {item.delivery.id for item in items}
         self._durable: bool | None = None
+        self._told_made: set[str] = set()
 
     def run(self) -> None:
         """Deliver, with retries, until each delivery has its outcome."""
@@ -58,7 +71,8 @@ class Batch:
                     destination=delivery.destination.address,
                 )
             )
-        self._settle(0)  # what could not be signed never sets out
+        self._intend()
+        self._settle(0)  # what could not be signed or noted never sets out
         number = 0
         while self._open:
             number += 1
@@ -68,15 +82,33 @@ class Batch:
                 self._fail(error)
                 self._settle(number)
 
+    def _intend(self) -> None:
+        """Have each delivery in the ledger before anything moves; what stands there of an earlier run is what goes."""
+        moving = [item for item in self._items if not item.done and item.error is None]
+        try:
+            known = self._world.ledger.intend(
+                [intent(item, self._world.run, self._world.root, timestamp(self._world.now())) for item in moving]
+            )
+        except CasError as error:
+            self._fail(error)
+            return
+        for item in moving:
+            go_on(item, known[item.delivery.identity])
+
     def _try(self) -> None:
         if error := self._world.stop():
             self._fail(error)
             return
         items = [item for item in self._items if item.done or item.delivery.id in self._open]
-        timeout = max(item.delivery.retry.timeout for item in items)
+        world, destination = self._world, items[0].delivery.destination
+        timeout = max(1, int(min(world.remaining(), max(item.delivery.retry.timeout for item in items))))
+        inboxes = {world.where(item.delivery.destination) for item in items}
         try:
-            with self._world.connect(items[0].delivery.destination, timeout) as transport:
-                world = self._world
+            with (
+                world.hold(inboxes),
+                world.connect(destination, timeout) as transport,
+                _cut_off(transport, world.remaining()),
+            ):
                 attempt(items, transport, world.stop, self._published, require_durable=world.require_durable)
                 self._durable = transport.durable
         except CasError as error:
@@ -90,29 +122,43 @@ class Batch:
     def _settle(self, number: int) -> int:
         """Give an outcome to each delivery that has one after this attempt; the seconds to wait for the others."""
         waits = [0]
+        finished: list[DeliveryFinished] = []
         for lane in lanes_of(self._items).values():
             stopped: DeliveryFinished | None = None
             for item in (item for item in lane if item.delivery.id in self._open):
-                if stopped:
-                    self._finish_behind(item, stopped)
-                elif item.done:
-                    self._finish(item, Outcome.DELIVERED if item.ours else Outcome.UNCHANGED)
+                if item.done:
+                    finished.append(self._finished(item, Outcome.DELIVERED if item.ours else Outcome.UNCHANGED))
+                elif stopped:
+                    finished.append(self._finished_behind(item, stopped))
                 elif item.error is None:
                     continue  # behind one that is tried again
                 elif (wait := self._noted(item, item.error, number)) is not None:
                     waits.append(wait)
                 else:
-                    stopped = self._finish_in_error(item, item.error)
+                    stopped = self._finished_in_error(item, item.error)
+                    finished.append(stopped)
+        self._end(finished)
         return max(waits)
+
+    def _end(self, finished: Sequence[DeliveryFinished]) -> None:
+        """Say what became of deliveries, once the ledger has it."""
+        try:
+            self._world.ledger.settle(finished, timestamp(self._world.now()))
+        except CasError as error:
+            finished = [_unrecorded(event, error) for event in finished]
+        for event in finished:
+            self._open.discard(event.id)
+            self._emit(event)
 
     def _noted(self, item: Progress, error: CasError, number: int) -> int | None:
         """Note a failed attempt; the seconds until the next one, or None where there is none."""
         retry = item.delivery.retry
         if not isinstance(error, TransferError):
             return None
-        again = not error.permanent and number <= retry.retries
         backoff = retry.backoff or (0,)
-        wait = backoff[min(number, len(backoff)) - 1] if again else None
+        pause = backoff[min(number, len(backoff)) - 1]
+        over = error.permanent or number > retry.retries or pause >= self._world.remaining()
+        wait = None if over else pause
         failed = Attempt(attempt=number, time=self._world.now(), error=str(error), permanent=error.permanent, wait=wait)
         self._attempts[item.delivery.id].append(failed)
         self._emit(
@@ -135,7 +181,7 @@ class Batch:
             error = self._world.stop()
         return error
 
-    def _finish_in_error(self, item: Progress, error: CasError) -> DeliveryFinished:
+    def _finished_in_error(self, item: Progress, error: CasError) -> DeliveryFinished:
         local = item.delivery.destination.host is None
         match error:
             case HaltError():
@@ -146,16 +192,17 @@ class Batch:
                 outcome, code = Outcome.FAILED, ExitCode.ERROR if local else ExitCode.DELIVERY
             case _:
                 outcome, code = Outcome.FAILED, ExitCode.ERROR
-        return self._finish(item, outcome, reason=str(error), hint=error.hint, exit_code=code)
+        return self._finished(item, outcome, reason=str(error), hint=error.hint, exit_code=code)
 
-    def _finish_behind(self, item: Progress, stopped: DeliveryFinished) -> None:
+    def _finished_behind(self, item: Progress, stopped: DeliveryFinished) -> DeliveryFinished:
         if stopped.exit_code is ExitCode.HALT:
-            self._finish(item, Outcome.HALTED, reason=stopped.reason, hint=stopped.hint, exit_code=ExitCode.HALT)
-        else:
-            reason = f"`{stopped.id}`, which comes before it, did not get there"
-            self._finish(item, Outcome.BLOCKED, reason=reason, exit_code=stopped.exit_code)
+            return self._finished(
+                item, Outcome.HALTED, reason=stopped.reason, hint=stopped.hint, exit_code=ExitCode.HALT
+            )
+        reason = f"`{stopped.id}`, which comes before it, did not get there"
+        return self._finished(item, Outcome.BLOCKED, reason=reason, exit_code=stopped.exit_code)
 
-    def _finish(
+    def _finished(
         self,
         item: Progress,
         outcome: Outcome,
@@ -165,8 +212,8 @@ class Batch:
         exit_code: ExitCode = ExitCode.OK,
     ) -> DeliveryFinished:
         delivery = item.delivery
-        self._open.discard(delivery.id)
-        if outcome is Outcome.DELIVERED and item.made_inbox:
+        if outcome is Outcome.DELIVERED and item.made_inbox and delivery.destination.inbox not in self._told_made:
+            self._told_made.add(delivery.destination.inbox)
             where = self._world.where(delivery.destination)
             self._emit(
                 Notice(
@@ -175,7 +222,7 @@ class Batch:
                     message=f"there was no inbox {where}: it was made, and nobody may be reading it",
                 )
             )
-        finished = DeliveryFinished(
+        return DeliveryFinished(
             time=self._world.now(),
             id=delivery.id,
             identity=delivery.identity,
@@ -187,15 +234,41 @@ class Batch:
             durable=self._durable if outcome is Outcome.DELIVERED else None,
             reason=reason,
             hint=hint,
-            evidence="receipt" if outcome is Outcome.UNCHANGED else None,
+            evidence=item.evidence if outcome is Outcome.UNCHANGED else None,
             attempts=tuple(self._attempts[delivery.id]),
             exit_code=exit_code,
         )
-        self._emit(finished)
-        return finished
 
     def _published(self, item: Progress, name: str) -> None:
         self._emit(FilePublished(time=self._world.now(), id=item.delivery.id, file=name))
+
+
+@contextmanager
+def _cut_off(transport: Transport, seconds: float) -> Iterator[None]:
+    """However slowly the other side goes on answering, the connection ends after so many seconds."""
+    if seconds == float("inf"):
+        yield
+        return
+    timer = threading.Timer(max(0.0, seconds), transport.abort)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _unrecorded(event: DeliveryFinished, error: CasError) -> DeliveryFinished:
+    """Without its line in the ledger nothing is said to be delivered."""
+    if event.outcome is not Outcome.DELIVERED:
+        return event
+    return replace(
+        event,
+        outcome=Outcome.UNKNOWN,
+        reason=f"it was published, but {error}",
+        hint=error.hint,
+        exit_code=ExitCode.ERROR,
+    )
 
 
 def _files(item: Progress) -> tuple[str, ...]:

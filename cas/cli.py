@@ -15,6 +15,7 @@ from cas.errors import CasError, ExitCode
 
 if TYPE_CHECKING:
     from cas.output.console import Console
+    from cas.run import Limits
     from cas.surroundings import Surroundings
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -108,6 +109,32 @@ def _with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
     return run
 
 
+def _limits(command: Callable[..., int]) -> Callable[..., int]:
+    """The options of the verbs that send; the verb gets `limits` for them."""
+
+    def run(*, deadline: int | None, lock_timeout: int, **given: Any) -> int:
+        from cas.run import Limits
+
+        return command(limits=Limits(deadline=deadline, lock_timeout=lock_timeout), **given)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    for option in (
+        click.option(
+            "--lock-timeout",
+            type=click.IntRange(0, 86_400),
+            default=30,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long to wait for another run to the same inbox.",
+        ),
+        click.option(
+            "--deadline", type=click.IntRange(1, 604_800), metavar="SECONDS", help="When the whole run has to end."
+        ),
+    ):
+        option(run)
+    return run
+
+
 @cas.command()
 @click.argument("destination")
 @click.argument("message", metavar="MESSAGE_FILE")
@@ -118,6 +145,7 @@ def _with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
 )
 @click.option("--sender", metavar="NAME", help="Who sends, instead of the project of the working folder.")
 @_with_surroundings
+@_limits
 def send(
     destination: str,
     message: str,
@@ -126,6 +154,7 @@ def send(
     key: str | None,
     retries: int | None,
     sender: str | None,
+    limits: Limits,
     around: Surroundings,
     console: Console,
 ) -> int:
@@ -149,7 +178,7 @@ def send(
         retry=Retry() if retries is None else Retry(retries=retries),
         sender=sender,
     )
-    return commands.send(request, around, console)
+    return commands.send(request, limits, around, console)
 
 
 @cas.command()
@@ -175,11 +204,12 @@ def plan(paths: tuple[Path, ...], *, around: Surroundings, console: Console) -> 
 @cas.command()
 @PATHS
 @_with_surroundings
-def apply(paths: tuple[Path, ...], *, around: Surroundings, console: Console) -> int:
+@_limits
+def apply(paths: tuple[Path, ...], *, limits: Limits, around: Surroundings, console: Console) -> int:
     """Deliver what manifests declare. Again: only what is missing."""
     from cas import commands
 
-    return commands.apply(paths, around, console)
+    return commands.apply(paths, limits, around, console)
 
 
 @cas.command()
@@ -200,3 +230,49 @@ def demo(*, around: Surroundings, console: Console) -> int:
     from cas import commands
 
     return commands.demo(around, console)
+
+
+@cas.command()
+@click.option(
+    "--by",
+    type=click.Choice(["destination", "conversation", "run"]),
+    default="destination",
+    show_default=True,
+    help="What is counted together.",
+)
+@_with_surroundings
+def status(*, by: str, around: Surroundings, console: Console) -> int:
+    """Show what was delivered from here, and what is open."""
+    from cas import upkeep
+
+    return upkeep.status(by, around, console)
+
+
+@cas.command()
+@click.argument("markers", nargs=-1, metavar="[MARKER…]", type=click.Path(path_type=Path))
+@click.option("--all", "everything", is_flag=True, help="All that is open.")
+@_with_surroundings
+@_limits
+def retry(
+    markers: tuple[Path, ...], *, everything: bool, limits: Limits, around: Surroundings, console: Console
+) -> int:
+    """Finish what failed, was halted or was cut off. Without arguments: list it."""
+    from cas import upkeep
+
+    return upkeep.retry(markers, everything, limits, around, console)
+
+
+@cas.command()
+@click.option("--older-than", required=True, metavar="AGE", help="Such as 30d, 12h or 90m.")
+@_with_surroundings
+def prune(*, older_than: str, around: Surroundings, console: Console) -> int:
+    """Clear old rows, receipts and markers. A manifest applied again after that is delivered again."""
+    from datetime import timedelta
+
+    from cas import upkeep
+
+    units = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
+    number, unit = older_than[:-1], older_than[-1:]
+    if unit not in units or not number.isdecimal() or not number.isascii() or len(number) > 6:
+        raise click.BadParameter("an age is a number and d, h, m or s, such as 30d", param_hint="--older-than")
+    return upkeep.prune(timedelta(seconds=int(number) * units[unit]), around, console)

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache, partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from cas import halt, loader, preparation
 from cas.diagnostics import InvalidInput
 from cas.errors import CasError, ExitCode
-from cas.events import Event
 from cas.output import diagnostics as diagnostic_view
 from cas.output import plans as plan_view
 from cas.output.console import Console, Form
 from cas.output.result import ResultView, as_json
-from cas.output.text import TextView
-from cas.plan import Plan, canonical, fields
+from cas.plan import canonical, fields
+from cas.run import Limits, carried_out, world
 from cas.signer import Signer
 from cas.surroundings import Surroundings
 
-SENDING = frozenset({"send", "apply"})
+SENDING = frozenset({"send", "apply", "retry"})
 
 
-def send(request: preparation.SendRequest, around: Surroundings, console: Console) -> int:
+def send(request: preparation.SendRequest, limits: Limits, around: Surroundings, console: Console) -> int:
     """One message now: a manifest of one send, on the way that all manifests go."""
     _unless_halted(around)
-    return _deliver("send", preparation.of_one_send(request, around, _signer(around).fingerprint), around, console)
+    ready = preparation.of_one_send(request, around, _signer(around).fingerprint)
+    return _deliver("send", ready, limits, around, console)
 
 
-def apply(paths: Sequence[Path], around: Surroundings, console: Console) -> int:
+def apply(paths: Sequence[Path], limits: Limits, around: Surroundings, console: Console) -> int:
     """Plan these manifests and deliver."""
     _unless_halted(around)
-    return _deliver("apply", preparation.of_manifests(paths, around, _signer(around).fingerprint), around, console)
+    ready = preparation.of_manifests(paths, around, _signer(around).fingerprint)
+    return _deliver("apply", ready, limits, around, console)
 
 
 def validate(paths: Sequence[Path], around: Surroundings, console: Console) -> int:
@@ -95,64 +94,13 @@ def refused(command: str, error: CasError, console: Console) -> int:
     return error.exit_code
 
 
-def _deliver(command: str, ready: preparation.Ready, around: Surroundings, console: Console) -> int:
-    # Imported here: `plan` and `validate` go without them.
-    from cas import failed_sends, transports
-    from cas.batch import World
-    from cas.events import RunFinished
-    from cas.executor import execute
+def _deliver(command: str, ready: preparation.Ready, limits: Limits, around: Surroundings, console: Console) -> int:
+    from cas.executor import execute  # here, since `plan` and `validate` go without it
 
-    for line in diagnostic_view.lines(ready.warnings):
-        console.say(line)
-    world = World(
-        connect=partial(transports.opened, home=around.home, user=around.user),
-        where=cache(partial(transports.told, home=around.home, user=around.user)),
-        stop=around.stop,
-        require_durable=ready.policy.require_durable,
-        now=around.now,
-        pause=around.signals.pause,
-    )
-    digest = str(fields(ready.plan)["digest"])
-    result = ResultView(command, console.result, every_event=console.form is Form.JSONL)
-    ended: RunFinished | None = None
-    with around.signals.noted(), _words(command, ready.plan, console) as show_words:
-        views = (show_words,) if console.form is Form.TEXT else (show_words, result.show)
-        events = execute(ready.plan, digest, world, content=ready.contents.__getitem__, sign=_signer(around).sign)
-        for event in failed_sends.marked(events, around.state / "failed-sends", ready.root):
-            for show in views:
-                show(event)
-            ended = event if isinstance(event, RunFinished) else ended
-    assert ended is not None
-    code = 128 + around.signals.caught if around.signals.caught and ended.halted else int(ended.exit_code)
-    if console.form is not Form.TEXT:
-        result.end(code, ended.halted, ready.warnings)
-    return code
-
-
-@contextmanager
-def _words(command: str, plan: Plan, console: Console) -> Iterator[Callable[[Event], None]]:
-    """The view for people: a progress display on a terminal; elsewhere a line an event, but for a single send."""
-    text = console.form is Form.TEXT
-    on_terminal = console.err.isatty() and not console.quiet and not console.verbose and command != "send"
-    view = TextView(
-        console.result if text else lambda _: None,
-        console.say,
-        console.problem,
-        events=console.verbose or (command != "send" and not on_terminal),
-        recap=text and command != "send",
-    )
-    if not on_terminal:
-        yield view.show
-        return
-    from cas.output.terminal import progress
-
-    with progress(plan, console.err, color=console.color) as advance:
-
-        def show(event: Event) -> None:
-            view.show(event)
-            advance(event)
-
-        yield show
+    digest, sign = str(fields(ready.plan)["digest"]), _signer(around).sign
+    with world(ready.policy, ready.root, limits, around) as given:
+        events = execute(ready.plan, digest, given, content=ready.contents.__getitem__, sign=sign)
+        return carried_out(command, events, ready.plan.deliveries, ready.root, around, console, ready.warnings)
 
 
 def _unless_halted(around: Surroundings) -> None:

@@ -37,7 +37,7 @@ class Attempt:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:
     time: datetime
-    plan: str
+    plan: str | None
     deliveries: int
 
 

@@ -13,6 +13,8 @@ from cas.attempt import Progress
 from cas.batch import Batch, World
 from cas.errors import CasError, ExitCode
 from cas.events import DeliveryFinished, Event, RunFinished, RunStarted, exit_code
+from cas.intents import begun, intent
+from cas.ledger import Entry
 from cas.names import timestamp
 from cas.plan import Delivery, Plan
 from cas.transports.transport import Envelope
@@ -26,10 +28,22 @@ Sign = Callable[[bytes, str], bytes]
 
 
 def execute(plan: Plan, digest: str, world: World, *, content: Content, sign: Sign) -> Iterator[Event]:
-    """Carry out a plan; `digest` is its own. The last event holds the exit code."""
-    yield RunStarted(time=world.now(), plan=digest, deliveries=len(plan.deliveries))
+    """Carry out a plan; `digest` is its own. The last event holds the exit code. Raises LedgerError, first of all."""
+    known = world.ledger.find(delivery.identity for delivery in plan.deliveries)
+    items = list(_set_out(plan, known, world, content, sign))
+    _refuse_conflicts(items, world)
+    return _run(items, digest, world)
+
+
+def finish(deliveries: Sequence[Delivery], known: Mapping[str, Entry], world: World) -> Iterator[Event]:
+    """Carry on with what the ledger holds, each as it was begun."""
+    return _run([begun(delivery, known[delivery.identity]) for delivery in deliveries], None, world)
+
+
+def _run(items: Sequence[Progress], plan: str | None, world: World) -> Iterator[Event]:
+    yield RunStarted(time=world.now(), plan=plan, deliveries=len(items))
     finished: list[DeliveryFinished] = []
-    for event in _batches(list(_set_out(plan, world, content, sign)), world):
+    for event in _batches(items, world):
         if isinstance(event, DeliveryFinished):
             finished.append(event)
         yield event
@@ -37,10 +51,16 @@ def execute(plan: Plan, digest: str, world: World, *, content: Content, sign: Si
     yield RunFinished(time=world.now(), exit_code=exit_code(finished), halted=halted)
 
 
-def _set_out(plan: Plan, world: World, content: Content, sign: Sign) -> Iterator[Progress]:
-    """Each delivery with its envelope, each distinct message signed once; what cannot be signed carries its error."""
+def _set_out(plan: Plan, known: Mapping[str, Entry], world: World, content: Content, sign: Sign) -> Iterator[Progress]:
+    """Each delivery with its envelope, each distinct message signed once; what cannot be signed carries its error.
+
+    What the ledger knows goes as it was begun, and needs no signature.
+    """
     signatures: dict[tuple[str, str], bytes | CasError] = {}
     for delivery in plan.deliveries:
+        if delivery.identity in known:
+            yield begun(delivery, known[delivery.identity])
+            continue
         message = content(delivery.message.digest)
         signature: bytes | CasError | None = None
         if delivery.sign and delivery.sign.key:
@@ -54,6 +74,21 @@ def _set_out(plan: Plan, world: World, content: Content, sign: Sign) -> Iterator
             envelope=_envelope(delivery, plan, message, None if isinstance(signature, CasError) else signature),
             error=error,
         )
+
+
+def _refuse_conflicts(items: Sequence[Progress], world: World) -> None:
+    """Another message was sent in the same place of the same conversation: it cannot be taken back, nor doubled."""
+    new = [item for item in items if item.delivery.repeatable and not item.resumed and item.error is None]
+    others = world.ledger.others([intent(item, world.run, world.root, timestamp(world.now())) for item in new])
+    for item in new:
+        if other := others.get(item.delivery.identity):
+            message = item.delivery.message
+            item.error = CasError(
+                f"conversation `{message.conversation}` has another message with SEQUENCE {message.sequence} for "
+                f"`{other.destination}`: {other.digest}, sent as {other.name}; this one is {message.digest}",
+                code="conflict",
+                hint="give the new message the next SEQUENCE",
+            )
 
 
 def _signature(message: bytes, key: str, sign: Sign) -> bytes | CasError:

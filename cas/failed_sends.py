@@ -23,19 +23,51 @@ def marked(events: Iterator[Event], folder: Path, root: Path) -> Iterator[Event]
 
     `root` is what the paths of messages are relative to.
     """
+    known = _known(folder)
     for event in events:
-        if isinstance(event, DeliveryFinished) and event.outcome in (Outcome.FAILED, Outcome.UNKNOWN):
-            try:
-                yield dataclasses.replace(event, marker=str(_write(event, folder, root)))
-            except OSError as error:
-                yield Notice(
-                    time=event.time,
-                    id=event.id,
-                    message=f"no marker could be written in `{folder}`: {(error.strerror or str(error)).lower()}",
-                )
-                yield event
-        else:
+        try:
+            yield _with_marker(event, folder, root, known)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            message = f"the markers in `{folder}` cannot be written: {reason}"
+            yield Notice(time=event.time, id=getattr(event, "id", ""), message=message)
             yield event
+
+
+def identity_of(marker: Path) -> str | None:
+    """The delivery that a marker stands for; None for one that was not written by cas. Raises OSError."""
+    try:
+        fields = json.loads(marker.read_bytes())
+    except ValueError:
+        return None
+    identity = fields.get("identity") if isinstance(fields, dict) else None
+    return identity if isinstance(identity, str) else None
+
+
+def _with_marker(event: Event, folder: Path, root: Path, known: dict[str, list[Path]]) -> Event:
+    """A delivery that failed gets a marker, one that got there loses those that it had."""
+    if not isinstance(event, DeliveryFinished):
+        return event
+    before = known.pop(event.identity, [])
+    if event.outcome in (Outcome.FAILED, Outcome.UNKNOWN):
+        event = dataclasses.replace(event, marker=str(_write(event, folder, root)))
+    elif event.outcome not in (Outcome.DELIVERED, Outcome.UNCHANGED):
+        return event
+    for marker in before:
+        marker.unlink(missing_ok=True)
+    return event
+
+
+def _known(folder: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for marker in folder.glob("*.json"):
+        try:
+            identity = identity_of(marker)
+        except OSError:  # it has just gone, or is not ours to read
+            continue
+        if identity:
+            found.setdefault(identity, []).append(marker)
+    return found
 
 
 def _write(event: DeliveryFinished, folder: Path, root: Path) -> Path:

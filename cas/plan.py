@@ -39,7 +39,7 @@ class Delivery:
     """One message to one inbox. `sign.key` is a full fingerprint; None for an unsigned send.
 
     `lane`: deliveries of one lane go one after the other, in the order of the plan. `files`: in the order in which they
-    become visible, the message last.
+    become visible, the message last. `repeatable`: to plan it again gives the same identity.
     """
 
     id: str
@@ -53,6 +53,7 @@ class Delivery:
     retry: Retry
     tags: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    repeatable: bool = True
 
     @property
     def name(self) -> str:

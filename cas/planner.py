@@ -161,6 +161,7 @@ def _delivery(draft: _Draft, name: str, fingerprint: Callable[[str | None], str]
         files=(signature_name(name), name) if sign else (name,),
         sign=sign,
         retry=send.retry,
+        repeatable=word is None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cas.events import AttemptFailed, DeliveryFinished, Event
-from cas.plan import Plan
+from cas.plan import Delivery
 
 
 @contextmanager
-def progress(plan: Plan, stream: TextIO, *, color: bool) -> Iterator[Callable[[Event], None]]:
+def progress(deliveries: Sequence[Delivery], stream: TextIO, *, color: bool) -> Iterator[Callable[[Event], None]]:
     """Shows how far each host is; gives the function that is told each event."""
     console = Console(file=stream, no_color=not color, highlight=False)
     columns = (
@@ -25,7 +25,7 @@ def progress(plan: Plan, stream: TextIO, *, color: bool) -> Iterator[Callable[[E
         TimeElapsedColumn(),
         TextColumn("{task.fields[state]}"),
     )
-    hosts = Counter(_host(delivery.destination.address) for delivery in plan.deliveries)
+    hosts = Counter(_host(delivery.destination.address) for delivery in deliveries)
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as display:
         tasks = {host: display.add_task(host, total=count, state="") for host, count in hosts.items()}
 

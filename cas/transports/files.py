@@ -39,6 +39,9 @@ class Files(Protocol):
     async def read(self, path: str) -> bytes | None:
         """A small file's bytes; None where nothing stands."""
 
+    async def names(self, folder: str) -> list[str]:
+        """What a folder holds, unsorted."""
+
     async def create(self, path: str, content: bytes) -> bool:
         """Make a file of mode 0644 less umask; False, and nothing done, where something stands."""
 

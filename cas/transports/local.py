@@ -53,6 +53,10 @@ class LocalFiles:
             with open(handle, "rb") as file:
                 return file.read()
 
+    async def names(self, folder: str) -> list[str]:
+        with _told(folder):
+            return os.listdir(self.absolute(folder))
+
     async def create(self, path: str, content: bytes) -> bool:
         with _told(path):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

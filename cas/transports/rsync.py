@@ -33,7 +33,7 @@ class RsyncTransport(Transport):
     """The verbs over SFTP, but for the bytes."""
 
     def __init__(self, files: Files, session: Session) -> None:
-        super().__init__(files)
+        super().__init__(files, session.close)
         self._session = session
         self._rsync = shutil.which("rsync")
         if self._rsync is None:

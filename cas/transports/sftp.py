@@ -15,7 +15,7 @@ from cas.errors import CasError, TransferError
 from cas.transports.files import Kind, T, Task
 from cas.transports.sftp_channel import Refused, Request, SftpChannel, Wide
 
-WITH_SIZE, WITH_OWNER, WITH_MODE = 1, 2, 4
+WITH_SIZE, WITH_OWNER, WITH_MODE, WITH_TIMES, WITH_EXTENSIONS = 1, 2, 4, 8, 1 << 31
 END_OF_FILE, NO_SUCH_FILE, PERMISSION_DENIED, UNSUPPORTED = 1, 2, 3, 8
 READ_ONLY = 1
 CHUNK = 32 * 1024  # larger packets are not sure to be taken
@@ -76,6 +76,19 @@ class SftpFiles:
                 raise await self._error(no, path) from no
         await self._closed(handle, path)
         return content
+
+    async def names(self, folder: str) -> list[str]:
+        names: list[str] = []
+        try:
+            handle = (await Request(wire.CMD_OPENDIR, (_remote(folder),))).get_string()
+            while True:
+                answer = await Request(wire.CMD_READDIR, (handle,))
+                names += _listed(answer)
+        except Refused as no:
+            if no.status != END_OF_FILE:
+                raise await self._error(no, folder) from no
+        await self._closed(handle, folder)
+        return [name for name in names if name not in (".", "..")]
 
     async def create(self, path: str, content: bytes) -> bool:
         try:
@@ -219,15 +232,30 @@ def _remote(path: str) -> str:
     return "./" + path[2:] if path.startswith("~/") else path
 
 
+def _listed(answer: Message) -> list[str]:
+    names = []
+    for _ in range(answer.get_int()):
+        names.append(answer.get_string().decode("utf-8", "surrogateescape"))
+        answer.get_string()  # as `ls -l` shows it
+        _mode(answer)
+    return names
+
+
 def _mode(attributes: Message) -> int:
-    """The mode in an ATTRS answer; 0 where it is not told."""
+    """The mode in attributes; 0 where it is not told. What comes after is not read, but passed over."""
     flags = attributes.get_int()
     if flags & WITH_SIZE:
         attributes.get_int64()
     if flags & WITH_OWNER:
         attributes.get_int()
         attributes.get_int()
-    return attributes.get_int() if flags & WITH_MODE else 0
+    mode = attributes.get_int() if flags & WITH_MODE else 0
+    if flags & WITH_TIMES:
+        attributes.get_int64()
+    for _ in range(attributes.get_int() if flags & WITH_EXTENSIONS else 0):
+        attributes.get_string()
+        attributes.get_string()
+    return mode
 
 
 def _failure(message: str, code: str, *, permanent: bool = True, hint: str | None = None) -> TransferError:

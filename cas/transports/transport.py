@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
 
@@ -62,8 +62,10 @@ class Claim:
 class Transport:
     """The verbs. All but `stage` are coroutines, for `run`; all raise TransferError."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, abort: Callable[[], None] | None = None) -> None:
         self.files = files
+        self.abort = abort or files.close
+        """Cuts the connection, from any thread: whatever waits then fails."""
 
     @property
     def durable(self) -> bool:
@@ -128,6 +130,22 @@ class Transport:
         for name in (MESSAGE, SIGNATURE, RECORD):
             await self.files.remove(f"{folder}/{name}")
         await self.files.remove_folder(folder)
+
+    async def clean(self, inbox: str, identities: Set[str]) -> None:
+        """Take away what was staged for these identities and did not become a claim; nothing of others."""
+        for name in await self.files.names(f"{inbox}/{WORKSHOP}"):
+            prefix, _, rest = name.partition("-")
+            if prefix == "new" and rest.partition("-")[0] in identities:
+                await self.unstage(f"{inbox}/{WORKSHOP}/{name}")
+
+    async def forget(self, inbox: str, identity: str, name: str) -> None:
+        """Take a published message's receipt and reservation away: nothing then says that it was delivered."""
+        standing = await self.look(inbox, identity)
+        if standing is not None and standing.state is ClaimState.PUBLISHED:
+            await self.files.remove(f"{standing.folder}/{SIGNATURE}")
+            await self.files.remove(f"{standing.folder}/{RECORD}")
+            await self.files.remove_folder(standing.folder)
+            await self.files.remove(f"{inbox}/{WORKSHOP}/name-{name}")
 
     async def publish_signature(self, claim: Claim) -> None:
         """Make the signature visible, whole, replacing nothing. Again is allowed: a name with our bytes is ours."""

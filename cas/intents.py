@@ -1,0 +1,104 @@
+"""Intents: a delivery under way into its ledger entry, and an entry into a delivery that goes on. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from cas.attempt import Progress
+from cas.inventory import Destination
+from cas.ledger import OPEN, Entry
+from cas.manifest import Retry, Sign
+from cas.names import signature_name
+from cas.plan import Delivery, PlannedMessage
+from cas.transports.transport import Envelope
+
+LEDGER = "ledger"
+STDIN = "-"
+
+
+def intent(item: Progress, run: str, root: Path, now: str) -> Entry:
+    """The entry that is written before a delivery moves; `root` is what message paths are relative to."""
+    delivery, envelope, message = item.delivery, item.envelope, item.delivery.message
+    return Entry(
+        identity=delivery.identity,
+        id=delivery.id,
+        run=run,
+        sender=delivery.sender,
+        destination=delivery.destination.address,
+        conversation=message.conversation,
+        sequence=message.sequence,
+        type=message.type,
+        digest=message.digest,
+        size=message.bytes,
+        source=message.source if message.source == STDIN else str(root / message.source),
+        time=envelope.time,
+        name=envelope.name,
+        signed=envelope.signature is not None,
+        signature=envelope.signature,
+        message=envelope.message,
+        retry=json.dumps(asdict(delivery.retry), sort_keys=True),
+        repeatable=delivery.repeatable,
+        state=OPEN,
+        reason=None,
+        attempts="[]",
+        updated=now,
+    )
+
+
+def go_on(item: Progress, entry: Entry) -> None:
+    """Take name, bytes and signature from the ledger: they were fixed when this delivery was first begun."""
+    item.done = entry.done
+    item.evidence = LEDGER if entry.done else None
+    item.envelope = replace(
+        item.envelope,
+        name=entry.name,
+        time=entry.time,
+        message=entry.message or b"",
+        signature=(entry.signature or b"") if entry.signed else None,
+    )
+
+
+def begun(delivery: Delivery, entry: Entry) -> Progress:
+    """A delivery that the ledger knows already."""
+    item = Progress(
+        delivery=delivery,
+        resumed=True,
+        envelope=Envelope(
+            identity=entry.identity,
+            inbox=delivery.destination.inbox,
+            name=entry.name,
+            sender=entry.sender,
+            digest=entry.digest,
+            time=entry.time,
+            message=b"",
+            signature=None,
+        ),
+    )
+    go_on(item, entry)
+    return item
+
+
+def delivery(entry: Entry, destination: Destination) -> Delivery:
+    """What an entry was to deliver, to where its destination is now."""
+    retry = json.loads(entry.retry)
+    return Delivery(
+        id=entry.id,
+        identity=entry.identity,
+        sender=entry.sender,
+        lane=f"{entry.destination}/{entry.conversation}",
+        message=PlannedMessage(
+            source=entry.source,
+            digest=entry.digest,
+            bytes=entry.size,
+            conversation=entry.conversation,
+            type=entry.type,
+            sequence=entry.sequence,
+        ),
+        destination=destination,
+        files=(signature_name(entry.name), entry.name) if entry.signed else (entry.name,),
+        sign=Sign() if entry.signed else None,
+        retry=Retry(**{**retry, "backoff": tuple(retry["backoff"])}),
+        repeatable=entry.repeatable,
+    )

@@ -1,0 +1,229 @@
+"""The ledger: what was to be delivered from here, with the bytes to do it, and what became of it. SQLite; acts.
+
+A row is written before its delivery moves. Name, bytes and signature are fixed by it: every later run uses them,
+whatever has become of the sources.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cas.errors import CasError
+from cas.events import DeliveryFinished, Outcome, attempt_fields
+
+FILE = "ledger.sqlite"
+OPEN = "open"
+DONE = (Outcome.DELIVERED.value, Outcome.UNCHANGED.value)
+BUSY_SECONDS = 30
+MOST_PARAMETERS = 500
+UPGRADES = (
+    """
+    CREATE TABLE deliveries (
+        identity TEXT PRIMARY KEY,
+        id TEXT NOT NULL,
+        run TEXT NOT NULL,
+        sender TEXT NOT NULL,
+        destination TEXT NOT NULL,
+        conversation TEXT NOT NULL,
+        sequence INTEGER NOT NULL,
+        type TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        source TEXT NOT NULL,
+        time TEXT NOT NULL,
+        name TEXT NOT NULL,
+        signed INTEGER NOT NULL,
+        signature BLOB,
+        message BLOB,
+        retry TEXT NOT NULL,
+        repeatable INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        reason TEXT,
+        attempts TEXT NOT NULL,
+        updated TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX by_place ON deliveries (sender, destination, conversation, sequence);
+    CREATE INDEX by_state ON deliveries (state, updated);
+    """,
+)
+"""The schema, as the statements that bring each version to the next; `user_version` counts those that were done."""
+
+
+class LedgerError(CasError):
+    """The ledger cannot be read or written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One delivery as the ledger holds it. `message` and `signature` are there until it is delivered.
+
+    `repeatable`: its identity follows from what it says (a manifest's), so that another message in its place would be a
+    conflict; not so for `cas send`, where each call is a new delivery. `state` is `open` or an outcome's value.
+    """
+
+    identity: str
+    id: str
+    run: str
+    sender: str
+    destination: str
+    conversation: str
+    sequence: int
+    type: str
+    digest: str
+    size: int
+    source: str
+    time: str
+    name: str
+    signed: bool
+    signature: bytes | None
+    message: bytes | None
+    retry: str
+    repeatable: bool
+    state: str
+    reason: str | None
+    attempts: str
+    updated: str
+
+    @property
+    def done(self) -> bool:
+        """It is there, and nothing is left to do."""
+        return self.state in DONE
+
+
+COLUMNS = tuple(Entry.__dataclass_fields__)
+
+
+class Ledger:
+    """One ledger, for the threads of one process; other processes may have it open too."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+        self._lock = threading.Lock()
+        with self._told():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._database = sqlite3.connect(
+                self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._database.row_factory = sqlite3.Row
+            self._database.execute("PRAGMA synchronous = EXTRA")
+            self._upgrade()
+
+    def close(self) -> None:
+        self._database.close()
+
+    def find(self, identities: Iterable[str]) -> dict[str, Entry]:
+        """The entries of these deliveries, of those that there are."""
+        wanted = list(dict.fromkeys(identities))
+        found: dict[str, Entry] = {}
+        with self._told():
+            for start in range(0, len(wanted), MOST_PARAMETERS):
+                part = wanted[start : start + MOST_PARAMETERS]
+                marks = ", ".join("?" * len(part))
+                rows = self._database.execute(f"SELECT * FROM deliveries WHERE identity IN ({marks})", part)  # noqa: S608
+                found |= {row["identity"]: _entry(row) for row in rows}
+        return found
+
+    def others(self, entries: Sequence[Entry]) -> dict[str, Entry]:
+        """For each of these identities, another message that took its place: same lane and SEQUENCE, other bytes."""
+        place = ("sender", "destination", "conversation", "sequence")
+        where = " AND ".join(f"{column} = ?" for column in place)
+        query = f"SELECT * FROM deliveries WHERE {where} AND digest != ? AND repeatable LIMIT 1"  # noqa: S608
+        found = {}
+        with self._told():
+            for entry in entries:
+                values = (*(getattr(entry, column) for column in place), entry.digest)
+                if row := self._database.execute(query, values).fetchone():
+                    found[entry.identity] = _entry(row)
+        return found
+
+    def intend(self, entries: Sequence[Entry]) -> dict[str, Entry]:
+        """Write down what is about to move; gives what now counts, which for a known delivery is what stood before."""
+        marks = ", ".join("?" * len(COLUMNS))
+        with self._transaction():
+            self._database.executemany(
+                f"INSERT INTO deliveries ({', '.join(COLUMNS)}) VALUES ({marks})"  # noqa: S608
+                " ON CONFLICT (identity) DO UPDATE"
+                " SET run = excluded.run, state = iif(state IN (?, ?), state, excluded.state)",
+                [(*(getattr(entry, column) for column in COLUMNS), *DONE) for entry in entries],
+            )
+        return self.find(entry.identity for entry in entries)
+
+    def settle(self, finished: Sequence[DeliveryFinished], now: str) -> None:
+        """Write down what became of deliveries, in one transaction; what is there for good needs its bytes no more."""
+        with self._transaction():
+            for event in finished:
+                done = event.outcome.value in DONE
+                attempts = json.dumps([attempt_fields(attempt) for attempt in event.attempts])
+                self._database.execute(
+                    "UPDATE deliveries SET state = ?, reason = ?, name = ?, attempts = ?, updated = ?"
+                    " WHERE identity = ? AND state NOT IN (?, ?)",
+                    (event.outcome.value, event.reason, event.files[-1], attempts, now, event.identity, *DONE),
+                )
+                if done:
+                    self._database.execute(
+                        "UPDATE deliveries SET message = NULL, signature = NULL WHERE identity = ?", (event.identity,)
+                    )
+
+    def entries(self, *, unfinished: bool = False) -> list[Entry]:
+        """All entries, or those that are not there yet; in the order in which they were made, lanes by SEQUENCE."""
+        where = "WHERE state NOT IN (?, ?)" if unfinished else ""
+        order = "ORDER BY time, destination, conversation, sequence, id"
+        with self._told():
+            rows = self._database.execute(
+                f"SELECT * FROM deliveries {where} {order}",  # noqa: S608
+                DONE if unfinished else (),
+            )
+            return [_entry(row) for row in rows]
+
+    def forget(self, identities: Iterable[str]) -> None:
+        """Take rows out, for good."""
+        with self._transaction():
+            self._database.executemany("DELETE FROM deliveries WHERE identity = ?", [(one,) for one in identities])
+
+    def _upgrade(self) -> None:
+        with self._transaction():  # of two processes that come first, one upgrades
+            (version,) = self._database.execute("PRAGMA user_version").fetchone()
+            if version > len(UPGRADES):
+                raise LedgerError(
+                    f"the ledger `{self._path}` was written by a later cas", code="ledger-version", hint="update cas"
+                )
+            for statement in (one for upgrade in UPGRADES[version:] for one in upgrade.split(";")):
+                self._database.execute(statement)
+            self._database.execute(f"PRAGMA user_version = {len(UPGRADES)}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._told(), self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            raise LedgerError(
+                f"the ledger `{self._path}` cannot be used: {reason.lower()}",
+                code="ledger",
+                hint="free space, or give yourself the right to write there; or name another folder with --state-dir",
+            ) from error
+
+
+def _entry(row: sqlite3.Row) -> Entry:
+    values = {column: row[column] for column in COLUMNS}
+    return Entry(**{**values, "signed": bool(row["signed"]), "repeatable": bool(row["repeatable"])})

@@ -1,0 +1,117 @@
+"""A run: what the executor is given, and its events on their way through markers and views to an exit code."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cas.diagnostics import Diagnostic
+from cas.events import Event, RunFinished
+from cas.inventory import Policy
+from cas.names import timestamp
+from cas.output import diagnostics as diagnostic_view
+from cas.output.console import Console, Form
+from cas.output.result import ResultView
+from cas.output.text import TextView
+from cas.plan import Delivery
+from cas.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from cas.batch import World
+
+MARKERS = "failed-sends"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Seconds: until the whole run has to end (None for no limit), and how long another run's lock is waited for."""
+
+    deadline: int | None = None
+    lock_timeout: int = 30
+
+
+@contextmanager
+def world(policy: Policy, root: Path, limits: Limits, around: Surroundings) -> Iterator[World]:
+    """The doors for one run; `root` is what the paths of messages are relative to. Raises LedgerError."""
+    # Imported here: `plan` and `validate` go without them.
+    from cas import locks, transports
+    from cas.batch import World
+    from cas.ledger import Ledger
+
+    end = float("inf") if limits.deadline is None else time.monotonic() + limits.deadline
+    pause, stop = around.signals.pause, around.stop
+    with closing(Ledger(around.state)) as ledger:
+        yield World(
+            connect=partial(transports.opened, home=around.home, user=around.user),
+            where=cache(partial(transports.told, home=around.home, user=around.user)),
+            hold=partial(locks.held, folder=around.state, patience=limits.lock_timeout, pause=pause, stop=stop),
+            stop=stop,
+            require_durable=policy.require_durable,
+            remaining=lambda: end - time.monotonic(),
+            now=around.now,
+            pause=pause,
+            ledger=ledger,
+            run=f"{timestamp(around.now())}-{secrets.token_hex(4)}",
+            root=root,
+        )
+
+
+def carried_out(
+    command: str,
+    events: Iterator[Event],
+    deliveries: Sequence[Delivery],
+    root: Path,
+    around: Surroundings,
+    console: Console,
+    warnings: Sequence[Diagnostic] = (),
+) -> int:
+    """Have the events happen, marked and shown; the exit code."""
+    from cas import failed_sends
+
+    for line in diagnostic_view.lines(warnings):
+        console.say(line)
+    result = ResultView(command, console.result, every_event=console.form is Form.JSONL)
+    ended: RunFinished | None = None
+    with around.signals.noted(), _words(command, deliveries, console) as show_words:
+        views = (show_words,) if console.form is Form.TEXT else (show_words, result.show)
+        for event in failed_sends.marked(events, around.state / MARKERS, root):
+            for show in views:
+                show(event)
+            ended = event if isinstance(event, RunFinished) else ended
+    assert ended is not None
+    code = 128 + around.signals.caught if around.signals.caught and ended.halted else int(ended.exit_code)
+    if console.form is not Form.TEXT:
+        result.end(code, ended.halted, warnings)
+    return code
+
+
+@contextmanager
+def _words(command: str, deliveries: Sequence[Delivery], console: Console) -> Iterator[Callable[[Event], None]]:
+    """The view for people: a progress display on a terminal; elsewhere a line an event, but for a single send."""
+    text = console.form is Form.TEXT
+    on_terminal = console.err.isatty() and not console.quiet and not console.verbose and command != "send"
+    view = TextView(
+        console.result if text else lambda _: None,
+        console.say,
+        console.problem,
+        events=console.verbose or (command != "send" and not on_terminal),
+        recap=text and command != "send",
+    )
+    if not on_terminal:
+        yield view.show
+        return
+    from cas.output.terminal import progress
+
+    with progress(deliveries, console.err, color=console.color) as advance:
+
+        def show(event: Event) -> None:
+            view.show(event)
+            advance(event)
+
+        yield show

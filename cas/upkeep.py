@@ -1,0 +1,165 @@
+"""Upkeep: what the ledger holds open, finishing it, and clearing what is old. The verbs status, retry and prune."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+from cas import failed_sends, halt, intents, loader
+from cas.diagnostics import Diagnostic, InvalidInput
+from cas.errors import CasError, ExitCode, UsageError
+from cas.inventory import Inventory, resolve
+from cas.ledger import FILE, Entry, Ledger
+from cas.names import timestamp
+from cas.output.console import Console, Form
+from cas.output.result import as_json
+from cas.output.status import entry_fields, entry_lines, grouped
+from cas.plan import Delivery
+from cas.run import MARKERS, Limits, carried_out, world
+from cas.surroundings import Surroundings
+
+
+def status(by: str, around: Surroundings, console: Console) -> int:
+    """What was delivered from here, and what is open; `by` is run, destination or conversation."""
+    entries = _entries(around)
+    standing = halt.standing(around.halts)
+    if console.form is not Form.TEXT:
+        counts = Counter(entry.state for entry in entries)
+        console.result(
+            as_json(
+                {
+                    "format": "cas.status/1",
+                    "halted": None if standing is None else standing.reason,
+                    "counts": dict(counts),
+                    "deliveries": [entry_fields(entry) for entry in entries],
+                }
+            )
+        )
+        return ExitCode.OK
+    if standing:
+        console.result(f"HALT is set: {standing.reason or 'no reason given'} ({standing.path})")
+    for line in grouped(entries, by):
+        console.result(line)
+    _list(entries, console)
+    return ExitCode.OK
+
+
+def retry(markers: Sequence[Path], everything: bool, limits: Limits, around: Surroundings, console: Console) -> int:
+    """Finish what failed, was halted or cut off, under the name that it has; asked for nothing, list it."""
+    entries = [entry for entry in _entries(around) if not entry.done]
+    if not markers and not everything:
+        return _listed(entries, console)
+    if error := around.stop():
+        raise error
+    wanted = {_identity(marker) for marker in markers}
+    if unknown := wanted - {entry.identity for entry in entries}:
+        raise CasError(
+            f"{len(unknown)} of these markers stand for nothing that is open here",
+            code="not-open",
+            hint="see `cas status`; what never set out is delivered by sending or applying it again",
+        )
+    chosen = [entry for entry in entries if everything or entry.identity in wanted]
+    inventory, warnings = loader.load_inventory(around.config)
+    deliveries = _deliveries(chosen, inventory, around.hostname)
+    from cas.executor import finish
+
+    with world(inventory.policy, around.folder, limits, around) as given:
+        events = finish(deliveries, {entry.identity: entry for entry in chosen}, given)
+        return carried_out("retry", events, deliveries, around.folder, around, console, warnings)
+
+
+def prune(age: timedelta, around: Surroundings, console: Console) -> int:
+    """Clear rows, receipts and markers of what was delivered longer ago than `age`."""
+    before = timestamp(around.now() - age)
+    old = [entry for entry in _entries(around) if entry.done and entry.updated < before]
+    unfinished = {entry.identity for entry in _entries(around) if not entry.done}
+    inventory, _ = loader.load_inventory(around.config)
+    code, cleared = ExitCode.OK, 0
+    with world(inventory.policy, around.folder, Limits(), around) as given:
+        for address in sorted({entry.destination for entry in old}):
+            rows = [entry for entry in old if entry.destination == address]
+            try:
+                destination = resolve(inventory, address, hostname=around.hostname, place=None)
+                with given.connect(destination, 30) as transport:
+                    gone = transport.run(
+                        transport.forget(destination.inbox, entry.identity, entry.name) for entry in rows
+                    )
+                done = [row for row, result in zip(rows, gone, strict=True) if not isinstance(result, CasError)]
+                given.ledger.forget(entry.identity for entry in done)
+                cleared += len(done)
+            except CasError as error:
+                code = ExitCode.ERROR
+                console.problem(f"error[{error.code}]: {address}: {error}; its receipts and rows stay")
+    markers = _prune_markers(around.state / MARKERS, before, unfinished)
+    words = f"cleared: {cleared} deliveries with their receipts, {markers} markers, from before {before}"
+    fields = {"format": "cas.prune/1", "deliveries": cleared, "markers": markers, "before": before}
+    console.result(words if console.form is Form.TEXT else as_json(fields))
+    return code
+
+
+def _entries(around: Surroundings) -> list[Entry]:
+    if not (around.state / FILE).exists():  # looking leaves nothing behind
+        return []
+    with closing(Ledger(around.state)) as ledger:
+        return ledger.entries()
+
+
+def _listed(entries: Sequence[Entry], console: Console) -> int:
+    if console.form is not Form.TEXT:
+        fields = [entry_fields(entry) for entry in entries]
+        console.result(as_json({"format": "cas.status/1", "deliveries": fields}))
+    elif entries:
+        _list(entries, console)
+        console.say("finish them: cas retry --all, or cas retry MARKER…")
+    else:
+        console.result("nothing is open")
+    return ExitCode.OK
+
+
+def _list(entries: Sequence[Entry], console: Console) -> None:
+    for entry in (entry for entry in entries if not entry.done):
+        for line in entry_lines(entry):
+            console.result(line)
+
+
+def _identity(marker: Path) -> str:
+    try:
+        identity = failed_sends.identity_of(marker)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(f"the marker `{marker}` cannot be read: {reason}", code="no-marker") from error
+    if identity is None:
+        raise UsageError(
+            f"`{marker}` is not a marker of cas",
+            code="no-marker",
+            hint="what another sender marked has to be sent again by itself",
+        )
+    return identity
+
+
+def _deliveries(entries: Sequence[Entry], inventory: Inventory, hostname: str) -> list[Delivery]:
+    """To where the destinations are now; raises InvalidInput for those that are no more."""
+    found: list[Diagnostic] = []
+    deliveries = []
+    for entry in entries:
+        try:
+            destination = resolve(inventory, entry.destination, hostname=hostname, place=None)
+            deliveries.append(intents.delivery(entry, destination))
+        except InvalidInput as error:
+            found += error.diagnostics
+    if found:
+        raise InvalidInput(found)
+    return deliveries
+
+
+def _prune_markers(folder: Path, before: str, unfinished: set[str]) -> int:
+    moment = before.replace("-", "").replace(":", "")
+    count = 0
+    for marker in folder.glob("*.json"):
+        if marker.name < moment and failed_sends.identity_of(marker) not in unfinished:
+            marker.unlink(missing_ok=True)
+            count += 1
+    return count
