@@ -27,8 +27,8 @@ class Progress:
     """How far a delivery has come; kept across the attempts of one run, and the one record here that changes.
 
     `asked`: its publication was asked for, so that without an answer nobody knows. `done`: it is published; `ours`: by
-    this run. `evidence`: what says so, where it was there before. `resumed`: an earlier run began it. `error`: what
-    stopped it in the latest attempt.
+    this run. `evidence`: what says so, where it was there before. `resumed`: an earlier run began it. `after`: the
+    latest name that its lane is known to have. `error`: what stopped it in the latest attempt.
     """
 
     delivery: Delivery
@@ -40,6 +40,8 @@ class Progress:
     ours: bool = False
     evidence: str | None = None
     resumed: bool = False
+    cleaned: bool = False
+    after: str = ""
     error: CasError | None = None
 
     @property
@@ -75,6 +77,11 @@ def attempt(
             )
     transport.run((_publish(_until_error(lane), transport, stop, shown) for lane in lanes), window=WINDOW)
     transport.run(transport.close(item.claim) for item in batch if item.done and item.claim)
+
+
+def given_up() -> TransferError:
+    """A person withdrew this delivery: no run finishes it."""
+    return TransferError("this delivery was given up by a person", code="withdrawn", permanent=True)
 
 
 async def publish(item: Progress, claim: Claim, transport: Transport, stop: Stop, shown: Shown) -> None:
@@ -134,9 +141,11 @@ def _prepare(batch: Sequence[Progress], transport: Transport) -> None:
 def _clean(batch: Sequence[Progress], transport: Transport) -> None:
     """Take away what an earlier run staged for these deliveries, and never claimed."""
     ours: dict[str, set[str]] = {}
-    for item in (item for item in batch if item.resumed and not item.done):
-        ours.setdefault(item.envelope.inbox, set()).add(item.envelope.identity)
-        item.resumed = False
+    for item in batch:
+        # A single send that is new here can have been begun nowhere.
+        if not item.done and not item.cleaned and (item.resumed or item.delivery.repeatable):
+            ours.setdefault(item.envelope.inbox, set()).add(item.envelope.identity)
+        item.cleaned = True
     transport.run(transport.clean(inbox, identities) for inbox, identities in ours.items())
 
 
@@ -151,7 +160,7 @@ def _stand_on(item: Progress, claim: Claim | None) -> None:
     if claim is None:
         return
     if claim.state is ClaimState.WITHDRAWN:
-        raise TransferError("this delivery was given up by a person", code="withdrawn", permanent=True)
+        raise given_up()
     published = claim.state is ClaimState.PUBLISHED
     item.done, item.ours, item.asked = published, published and item.asked, published and item.asked
     item.evidence = "receipt" if published and not item.ours else None
@@ -163,7 +172,7 @@ async def _reserve(lane: Sequence[Progress], transport: Transport) -> None:
     for item in lane:
         if item.claim is None and not item.done:
             try:
-                name = await _reserved(item.envelope, moved, previous, transport)
+                name = await _reserved(item.envelope, moved, max(previous, item.after), transport)
             except CasError as error:
                 item.error = error
                 return

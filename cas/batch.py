@@ -56,6 +56,7 @@ class Batch:
         self._emit = emit
         self._attempts: dict[str, list[Attempt]] = {item.delivery.id: [] for item in items}
         self._open = {item.delivery.id for item in items}
+        self._begun: set[str] = set()
         self._durable: bool | None = None
         self._told_made: set[str] = set()
 
@@ -94,9 +95,10 @@ class Batch:
             return
         for item in moving:
             go_on(item, known[item.delivery.identity])
+            self._begun.add(item.delivery.id)
 
     def _try(self) -> None:
-        if error := self._world.stop():
+        if error := self._world.stop() or _too_late(self._world.remaining()):
             self._fail(error)
             return
         items = [item for item in self._items if item.done or item.delivery.id in self._open]
@@ -192,7 +194,9 @@ class Batch:
                 outcome, code = Outcome.FAILED, ExitCode.ERROR if local else ExitCode.DELIVERY
             case _:
                 outcome, code = Outcome.FAILED, ExitCode.ERROR
-        return self._finished(item, outcome, reason=str(error), hint=error.hint, exit_code=code)
+        passed = self._world.remaining() <= 0 and getattr(error, "code", "") != "deadline"
+        reason = f"{error}; the deadline has passed" if passed else str(error)
+        return self._finished(item, outcome, reason=reason, hint=error.hint, exit_code=code)
 
     def _finished_behind(self, item: Progress, stopped: DeliveryFinished) -> DeliveryFinished:
         if stopped.exit_code is ExitCode.HALT:
@@ -236,11 +240,16 @@ class Batch:
             hint=hint,
             evidence=item.evidence if outcome is Outcome.UNCHANGED else None,
             attempts=tuple(self._attempts[delivery.id]),
+            open=delivery.id in self._begun and outcome not in (Outcome.DELIVERED, Outcome.UNCHANGED),
             exit_code=exit_code,
         )
 
     def _published(self, item: Progress, name: str) -> None:
         self._emit(FilePublished(time=self._world.now(), id=item.delivery.id, file=name))
+
+
+def _too_late(seconds: float) -> TransferError | None:
+    return TransferError("the deadline has passed", code="deadline", permanent=True) if seconds <= 0 else None
 
 
 @contextmanager

@@ -251,15 +251,31 @@ def status(*, by: str, around: Surroundings, console: Console) -> int:
 @cas.command()
 @click.argument("markers", nargs=-1, metavar="[MARKER…]", type=click.Path(path_type=Path))
 @click.option("--all", "everything", is_flag=True, help="All that is open.")
+@click.option("--anew", is_flag=True, help="Give up what stands in the inbox, and deliver as something new.")
 @_with_surroundings
 @_limits
 def retry(
-    markers: tuple[Path, ...], *, everything: bool, limits: Limits, around: Surroundings, console: Console
+    markers: tuple[Path, ...],
+    *,
+    everything: bool,
+    anew: bool,
+    limits: Limits,
+    around: Surroundings,
+    console: Console,
 ) -> int:
-    """Finish what failed, was halted or was cut off. Without arguments: list it."""
+    """Finish what failed, was halted or was cut off. Without arguments: list it.
+
+    \b
+    cas retry            what is open
+    cas retry --all      finish it, under the names that it has
+    """
     from cas import upkeep
 
-    return upkeep.retry(markers, everything, limits, around, console)
+    if everything and markers:
+        raise click.UsageError("--all and MARKER exclude each other")
+    if anew and not (everything or markers):
+        raise click.UsageError("--anew goes with MARKER or --all")
+    return upkeep.retry(markers, everything=everything, anew=anew, limits=limits, around=around, console=console)
 
 
 @cas.command()

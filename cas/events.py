@@ -76,7 +76,10 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryFinished:
-    """A delivery's end. `where`: the inbox as people are told it; `files`: the names that stand, or were to."""
+    """A delivery's end. `where`: the inbox as people are told it; `files`: the names that stand, or were to.
+
+    `open`: the ledger holds it, and `cas retry` can finish it.
+    """
 
     time: datetime
     id: str
@@ -91,6 +94,7 @@ class DeliveryFinished:
     hint: str | None = None
     evidence: str | None = None
     marker: str | None = None
+    open: bool = False
     attempts: tuple[Attempt, ...] = ()
     exit_code: ExitCode = ExitCode.OK
 

@@ -72,6 +72,8 @@ def _set_out(plan: Plan, known: Mapping[str, Entry], world: World, content: Cont
         yield Progress(
             delivery=delivery,
             envelope=_envelope(delivery, plan, message, None if isinstance(signature, CasError) else signature),
+            # A clock that went back gives a name before one that was given already.
+            after=world.ledger.latest(delivery.sender, delivery.destination.address, delivery.message.conversation),
             error=error,
         )
 

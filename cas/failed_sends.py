@@ -44,6 +44,12 @@ def identity_of(marker: Path) -> str | None:
     return identity if isinstance(identity, str) else None
 
 
+def remove(folder: Path, identity: str) -> None:
+    """Take the markers of a delivery away. Raises OSError."""
+    for marker in _known(folder).get(identity, []):
+        marker.unlink(missing_ok=True)
+
+
 def _with_marker(event: Event, folder: Path, root: Path, known: dict[str, list[Path]]) -> Event:
     """A delivery that failed gets a marker, one that got there loses those that it had."""
     if not isinstance(event, DeliveryFinished):

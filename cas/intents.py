@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 
-from cas.attempt import Progress
+from cas.attempt import Progress, given_up
 from cas.inventory import Destination
-from cas.ledger import OPEN, Entry
+from cas.ledger import OPEN, WITHDRAWN, Entry
 from cas.manifest import Retry, Sign
-from cas.names import signature_name
+from cas.names import canonical_name, identity, later, signature_name, timestamp
 from cas.plan import Delivery, PlannedMessage
 from cas.transports.transport import Envelope
 
@@ -49,6 +50,8 @@ def intent(item: Progress, run: str, root: Path, now: str) -> Entry:
 
 def go_on(item: Progress, entry: Entry) -> None:
     """Take name, bytes and signature from the ledger: they were fixed when this delivery was first begun."""
+    if entry.state == WITHDRAWN:
+        item.error = given_up()
     item.done = entry.done
     item.evidence = LEDGER if entry.done else None
     item.envelope = replace(
@@ -78,6 +81,24 @@ def begun(delivery: Delivery, entry: Entry) -> Progress:
     )
     go_on(item, entry)
     return item
+
+
+def anew(entry: Entry, clock: datetime, run: str, word: str) -> Entry:
+    """The same message to the same inbox, as another delivery; `word` makes it one of a kind."""
+    place = (entry.sender, entry.destination, entry.conversation, entry.sequence, entry.digest)
+    name = canonical_name(clock, entry.sender, entry.conversation)
+    return replace(
+        entry,
+        identity=identity(*place, word),
+        name=max(name, later(entry.name, 1)),
+        run=run,
+        time=timestamp(clock),
+        repeatable=False,
+        state=OPEN,
+        reason=None,
+        attempts="[]",
+        updated=timestamp(clock),
+    )
 
 
 def delivery(entry: Entry, destination: Destination) -> Delivery:

@@ -20,7 +20,10 @@ from cas.events import DeliveryFinished, Outcome, attempt_fields
 
 FILE = "ledger.sqlite"
 OPEN = "open"
+WITHDRAWN = "withdrawn"
 DONE = (Outcome.DELIVERED.value, Outcome.UNCHANGED.value)
+CLOSED = (*DONE, WITHDRAWN)
+MARKS = ", ".join("?" * len(CLOSED))
 BUSY_SECONDS = 30
 MOST_PARAMETERS = 500
 UPGRADES = (
@@ -65,7 +68,8 @@ class Entry:
     """One delivery as the ledger holds it. `message` and `signature` are there until it is delivered.
 
     `repeatable`: its identity follows from what it says (a manifest's), so that another message in its place would be a
-    conflict; not so for `cas send`, where each call is a new delivery. `state` is `open` or an outcome's value.
+    conflict; not so for `cas send`, where each call is a new delivery. `state` is `open`, an outcome's value, or
+    `withdrawn` for what a person gave up.
     """
 
     identity: str
@@ -93,8 +97,13 @@ class Entry:
 
     @property
     def done(self) -> bool:
-        """It is there, and nothing is left to do."""
+        """It is there."""
         return self.state in DONE
+
+    @property
+    def open(self) -> bool:
+        """Something is left to do."""
+        return self.state not in CLOSED
 
 
 COLUMNS = tuple(Entry.__dataclass_fields__)
@@ -144,6 +153,13 @@ class Ledger:
                     found[entry.identity] = _entry(row)
         return found
 
+    def latest(self, sender: str, destination: str, conversation: str) -> str:
+        """The latest name in a lane, "" where there is none: of one sender and conversation, names sort by time."""
+        query = "SELECT max(name) FROM deliveries WHERE sender = ? AND destination = ? AND conversation = ?"
+        with self._told():
+            (name,) = self._database.execute(query, (sender, destination, conversation)).fetchone()
+            return name or ""
+
     def intend(self, entries: Sequence[Entry]) -> dict[str, Entry]:
         """Write down what is about to move; gives what now counts, which for a known delivery is what stood before."""
         marks = ", ".join("?" * len(COLUMNS))
@@ -151,8 +167,8 @@ class Ledger:
             self._database.executemany(
                 f"INSERT INTO deliveries ({', '.join(COLUMNS)}) VALUES ({marks})"  # noqa: S608
                 " ON CONFLICT (identity) DO UPDATE"
-                " SET run = excluded.run, state = iif(state IN (?, ?), state, excluded.state)",
-                [(*(getattr(entry, column) for column in COLUMNS), *DONE) for entry in entries],
+                f" SET run = excluded.run, state = iif(state IN ({MARKS}), state, excluded.state)",
+                [(*(getattr(entry, column) for column in COLUMNS), *CLOSED) for entry in entries],
             )
         return self.find(entry.identity for entry in entries)
 
@@ -163,23 +179,33 @@ class Ledger:
                 done = event.outcome.value in DONE
                 attempts = json.dumps([attempt_fields(attempt) for attempt in event.attempts])
                 self._database.execute(
-                    "UPDATE deliveries SET state = ?, reason = ?, name = ?, attempts = ?, updated = ?"
-                    " WHERE identity = ? AND state NOT IN (?, ?)",
-                    (event.outcome.value, event.reason, event.files[-1], attempts, now, event.identity, *DONE),
+                    "UPDATE deliveries SET state = ?, reason = ?, name = ?, attempts = ?, updated = ? "  # noqa: S608
+                    f"WHERE identity = ? AND state NOT IN ({MARKS})",
+                    (event.outcome.value, event.reason, event.files[-1], attempts, now, event.identity, *CLOSED),
                 )
                 if done:
                     self._database.execute(
                         "UPDATE deliveries SET message = NULL, signature = NULL WHERE identity = ?", (event.identity,)
                     )
 
-    def entries(self, *, unfinished: bool = False) -> list[Entry]:
-        """All entries, or those that are not there yet; in the order in which they were made, lanes by SEQUENCE."""
-        where = "WHERE state NOT IN (?, ?)" if unfinished else ""
-        order = "ORDER BY time, destination, conversation, sequence, id"
+    def replace(self, given_up: str, entry: Entry, now: str) -> None:
+        """Close what a person gave up, and begin `entry` in its place."""
+        marks = ", ".join("?" * len(COLUMNS))
+        with self._transaction():
+            self._database.execute(
+                "UPDATE deliveries SET state = ?, updated = ?, message = NULL, signature = NULL WHERE identity = ?",
+                (WITHDRAWN, now, given_up),
+            )
+            self._database.execute(
+                f"INSERT INTO deliveries ({', '.join(COLUMNS)}) VALUES ({marks})",  # noqa: S608
+                [getattr(entry, column) for column in COLUMNS],
+            )
+
+    def entries(self) -> list[Entry]:
+        """All entries, in the order in which they were made, lanes by SEQUENCE."""
         with self._told():
             rows = self._database.execute(
-                f"SELECT * FROM deliveries {where} {order}",  # noqa: S608
-                DONE if unfinished else (),
+                "SELECT * FROM deliveries ORDER BY time, destination, conversation, sequence, id"
             )
             return [_entry(row) for row in rows]
 

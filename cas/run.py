@@ -50,7 +50,13 @@ def world(policy: Policy, root: Path, limits: Limits, around: Surroundings) -> I
         yield World(
             connect=partial(transports.opened, home=around.home, user=around.user),
             where=cache(partial(transports.told, home=around.home, user=around.user)),
-            hold=partial(locks.held, folder=around.state, patience=limits.lock_timeout, pause=pause, stop=stop),
+            hold=lambda inboxes: locks.held(
+                inboxes,
+                around.state,
+                patience=min(limits.lock_timeout, max(0.0, end - time.monotonic())),
+                pause=pause,
+                stop=stop,
+            ),
             stop=stop,
             require_durable=policy.require_durable,
             remaining=lambda: end - time.monotonic(),

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 
 from cas import failed_sends, halt, intents, loader
+from cas.batch import World
 from cas.diagnostics import Diagnostic, InvalidInput
-from cas.errors import CasError, ExitCode, UsageError
+from cas.errors import CasError, ExitCode, UsageError, most_telling
 from cas.inventory import Inventory, resolve
 from cas.ledger import FILE, Entry, Ledger
 from cas.names import timestamp
 from cas.output.console import Console, Form
+from cas.output.diagnostics import from_error
 from cas.output.result import as_json
 from cas.output.status import entry_fields, entry_lines, grouped
 from cas.plan import Delivery
 from cas.run import MARKERS, Limits, carried_out, world
 from cas.surroundings import Surroundings
+from cas.transports.transport import Transport
+
+SIGNALED = 128
 
 
 def status(by: str, around: Surroundings, console: Console) -> int:
@@ -47,35 +53,36 @@ def status(by: str, around: Surroundings, console: Console) -> int:
     return ExitCode.OK
 
 
-def retry(markers: Sequence[Path], everything: bool, limits: Limits, around: Surroundings, console: Console) -> int:
-    """Finish what failed, was halted or cut off, under the name that it has; asked for nothing, list it."""
-    entries = [entry for entry in _entries(around) if not entry.done]
+def retry(
+    markers: Sequence[Path], *, everything: bool, anew: bool, limits: Limits, around: Surroundings, console: Console
+) -> int:
+    """Finish what failed, was halted or cut off, under the name that it has; asked for nothing, list it.
+
+    `anew`: give up the claims that stand, and deliver the same bytes under new identities.
+    """
+    from cas.executor import finish
+
+    entries = [entry for entry in _entries(around) if entry.open]
     if not markers and not everything:
         return _listed(entries, console)
     if error := around.stop():
         raise error
-    wanted = {_identity(marker) for marker in markers}
-    if unknown := wanted - {entry.identity for entry in entries}:
-        raise CasError(
-            f"{len(unknown)} of these markers stand for nothing that is open here",
-            code="not-open",
-            hint="see `cas status`; what never set out is delivered by sending or applying it again",
-        )
-    chosen = [entry for entry in entries if everything or entry.identity in wanted]
+    chosen = _chosen(entries, markers, everything=everything)
     inventory, warnings = loader.load_inventory(around.config)
-    deliveries = _deliveries(chosen, inventory, around.hostname)
-    from cas.executor import finish
-
     with world(inventory.policy, around.folder, limits, around) as given:
-        events = finish(deliveries, {entry.identity: entry for entry in chosen}, given)
-        return carried_out("retry", events, deliveries, around.folder, around, console, warnings)
+        found: list[Diagnostic] = []
+        ready = [pair for entry in chosen if (pair := _ready(entry, inventory, given, around, found, anew=anew))]
+        deliveries = [delivery for delivery, _ in ready]
+        events = finish(deliveries, {entry.identity: entry for _, entry in ready}, given)
+        code = carried_out("retry", events, deliveries, around.folder, around, console, [*warnings, *found])
+        return most_telling([code, *(one.exit_code for one in found)]) if found and code < SIGNALED else code
 
 
 def prune(age: timedelta, around: Surroundings, console: Console) -> int:
     """Clear rows, receipts and markers of what was delivered longer ago than `age`."""
     before = timestamp(around.now() - age)
-    old = [entry for entry in _entries(around) if entry.done and entry.updated < before]
-    unfinished = {entry.identity for entry in _entries(around) if not entry.done}
+    old = [entry for entry in _entries(around) if not entry.open and entry.updated < before]
+    unfinished = {entry.identity for entry in _entries(around) if entry.open}
     inventory, _ = loader.load_inventory(around.config)
     code, cleared = ExitCode.OK, 0
     with world(inventory.policy, around.folder, Limits(), around) as given:
@@ -100,6 +107,54 @@ def prune(age: timedelta, around: Surroundings, console: Console) -> int:
     return code
 
 
+def _chosen(entries: Sequence[Entry], markers: Sequence[Path], *, everything: bool) -> list[Entry]:
+    wanted = {_identity(marker) for marker in markers}
+    if unknown := wanted - {entry.identity for entry in entries}:
+        raise CasError(
+            f"{len(unknown)} of these markers stand for nothing that is open here",
+            code="not-open",
+            hint="see `cas status`; what never set out is delivered by sending or applying it again",
+        )
+    return [entry for entry in entries if everything or entry.identity in wanted]
+
+
+def _ready(
+    entry: Entry, inventory: Inventory, given: World, around: Surroundings, found: list[Diagnostic], *, anew: bool
+) -> tuple[Delivery, Entry] | None:
+    """An entry's delivery, to where its destination is now; None where that is not to be had, which goes to `found`."""
+    try:
+        entry = _anew(entry, inventory, given, around) if anew else entry
+        destination = resolve(inventory, entry.destination, hostname=around.hostname, place=None)
+        return intents.delivery(entry, destination), entry
+    except InvalidInput as error:
+        found += error.diagnostics
+    except CasError as error:
+        found.append(from_error(error))
+    return None
+
+
+def _anew(entry: Entry, inventory: Inventory, given: World, around: Surroundings) -> Entry:
+    """The same bytes as another delivery, once the claim of this one is given up; itself, when it is there already."""
+    destination = resolve(inventory, entry.destination, hostname=around.hostname, place=None)
+    retry = intents.delivery(entry, destination).retry
+    with given.hold([given.where(destination)]), given.connect(destination, retry.timeout) as transport:
+        (withdrawn,) = transport.run([_withdrawn(transport, destination.inbox, entry.identity)])
+    if isinstance(withdrawn, CasError):
+        raise withdrawn
+    if not withdrawn:
+        return entry
+    new = intents.anew(entry, around.now(), given.run, secrets.token_hex(16))
+    given.ledger.replace(entry.identity, new, timestamp(around.now()))
+    with suppress(OSError):  # a marker that stays is no harm
+        failed_sends.remove(around.state / MARKERS, entry.identity)
+    return new
+
+
+async def _withdrawn(transport: Transport, inbox: str, identity: str) -> bool:
+    claim = await transport.look(inbox, identity)
+    return claim is None or await transport.withdraw(claim)
+
+
 def _entries(around: Surroundings) -> list[Entry]:
     if not (around.state / FILE).exists():  # looking leaves nothing behind
         return []
@@ -120,7 +175,7 @@ def _listed(entries: Sequence[Entry], console: Console) -> int:
 
 
 def _list(entries: Sequence[Entry], console: Console) -> None:
-    for entry in (entry for entry in entries if not entry.done):
+    for entry in (entry for entry in entries if entry.open):
         for line in entry_lines(entry):
             console.result(line)
 
@@ -138,21 +193,6 @@ def _identity(marker: Path) -> str:
             hint="what another sender marked has to be sent again by itself",
         )
     return identity
-
-
-def _deliveries(entries: Sequence[Entry], inventory: Inventory, hostname: str) -> list[Delivery]:
-    """To where the destinations are now; raises InvalidInput for those that are no more."""
-    found: list[Diagnostic] = []
-    deliveries = []
-    for entry in entries:
-        try:
-            destination = resolve(inventory, entry.destination, hostname=hostname, place=None)
-            deliveries.append(intents.delivery(entry, destination))
-        except InvalidInput as error:
-            found += error.diagnostics
-    if found:
-        raise InvalidInput(found)
-    return deliveries
 
 
 def _prune_markers(folder: Path, before: str, unfinished: set[str]) -> int:

@@ -21,8 +21,9 @@ from cas.names import timestamp
 Say = Callable[[str], None]
 
 NEVER_SET_OUT = "nothing of it was sent"
-SIGNATURE_ALONE = "its signature is there, its message is not; nothing more will happen by itself"
-MAYBE_SENT = "it was being published when the answer failed to come: look into the inbox before sending it again"
+SIGNATURE_ALONE = "its signature is there, its message is not yet"
+MAYBE_SENT = "whether it arrived is not known: it was being published when the answer failed to come"
+STAYS_OPEN = "it stays open: `cas retry --all` finishes it; to send it anew would be a second delivery"
 
 
 class TextView:
@@ -104,6 +105,8 @@ class TextView:
         yield self._state(event)
         if event.hint:
             yield f"hint: {event.hint}"
+        if event.open:
+            yield STAYS_OPEN
         if event.marker:
             yield f"marker: {event.marker}"
 

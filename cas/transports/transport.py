@@ -116,13 +116,17 @@ class Transport:
 
     async def claim(self, envelope: Envelope, folder: str) -> Claim:
         """Turn a staged folder into the one claim of its identity; where one stands already, that one is given."""
-        if await self.files.move_folder(folder, _claim_folder(envelope.inbox, envelope.identity)):
-            await self.files.sync(f"{envelope.inbox}/{WORKSHOP}")
-        else:
-            await self.unstage(folder)
+        try:
+            if await self.files.move_folder(folder, _claim_folder(envelope.inbox, envelope.identity)):
+                await self.files.sync(f"{envelope.inbox}/{WORKSHOP}")
+            else:
+                await self.unstage(folder)
+        except TransferError:
+            if await self.files.kind(folder) is not None:
+                raise
         standing = await self.look(envelope.inbox, envelope.identity)
         if standing is None:
-            raise TransferError(f"the claim of `{envelope.name}` vanished", code="claim-lost", permanent=False)
+            raise _taken_away(envelope)
         return standing
 
     async def unstage(self, folder: str) -> None:
@@ -146,6 +150,18 @@ class Transport:
             await self.files.remove(f"{standing.folder}/{RECORD}")
             await self.files.remove_folder(standing.folder)
             await self.files.remove(f"{inbox}/{WORKSHOP}/name-{name}")
+
+    async def withdraw(self, claim: Claim) -> bool:
+        """Give a claim up, for good, and take back its signature; False when its message was published meanwhile."""
+        if not await self.files.move(f"{claim.folder}/{MESSAGE}", f"{claim.folder}/{WITHDRAWN}"):
+            return await self.files.kind(f"{claim.folder}/{WITHDRAWN}") is not None
+        visible = f"{claim.inbox}/{signature_name(claim.name)}"
+        ours = await self.files.read(f"{claim.folder}/{SIGNATURE}")
+        if ours is not None and await self.files.read(visible) == ours:
+            await self.files.remove(visible)
+        await self.files.sync(claim.folder)
+        await self.files.sync(claim.inbox)
+        return True
 
     async def publish_signature(self, claim: Claim) -> None:
         """Make the signature visible, whole, replacing nothing. Again is allowed: a name with our bytes is ours."""
@@ -188,9 +204,15 @@ class Transport:
     async def _staged(self, envelope: Envelope) -> str:
         folder = staging_folder(envelope)
         await self.files.make_folder(folder, mode=0o700)
-        for name, content in contents(envelope).items():
-            await self.files.create(f"{folder}/{name}", content)
-        await self.files.sync(folder)
+        try:
+            for name, content in contents(envelope).items():
+                await self.files.create(f"{folder}/{name}", content)
+            await self.files.sync(folder)
+        except TransferError as error:
+            if await self.files.kind(folder) is None:
+                raise _taken_away(envelope) from error
+            await self.unstage(folder)
+            raise
         return folder
 
 
@@ -227,6 +249,13 @@ def _parsed_record(record: bytes, folder: str) -> tuple[str, bool]:
     if not isinstance(name, str) or not isinstance(signed, bool) or not is_canonical(name):
         raise TransferError(f"the claim `{folder}` is damaged", code="claim-damaged", permanent=True)
     return name, signed
+
+
+def _taken_away(envelope: Envelope) -> TransferError:
+    """Two machines are at the same delivery, and the other one cleaned up."""
+    return TransferError(
+        f"another run took away what was staged for `{envelope.name}`", code="unstaged", permanent=False
+    )
 
 
 def _foreign(path: str) -> TransferError:
