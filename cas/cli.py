@@ -27,6 +27,7 @@ EPILOG = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run cas with these arguments (default: the process's own); gives the exit code."""
+    _stand_in_for_closed_streams()
     try:
         return int(cas.main(args=argv, prog_name="cas", standalone_mode=False) or 0)
     except click.ClickException as error:
@@ -37,6 +38,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         _let_go_of_closed_pipes()
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Started without standard streams: a file that is opened later must not become one of them."""
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(handle)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def _let_go_of_closed_pipes() -> None:

@@ -53,8 +53,8 @@ def load_inventory(folder: Path) -> tuple[Inventory, tuple[Diagnostic, ...]]:
 def load(paths: Sequence[Path], *, projects: Path, max_bytes: int) -> Loaded:
     """All manifests below these paths, with their messages. What is wrong is collected, not raised."""
     found: list[Diagnostic] = []
-    files = list(dict.fromkeys(_manifest_files(paths, found)))
-    root = Path(os.path.commonpath([file.resolve().parent for file in files])) if files else Path()
+    files = list({_absolute(file): file for file in _manifest_files(paths, found)}.values())
+    root = Path(os.path.commonpath([_absolute(file).parent for file in files])) if files else Path()
     schema = load_schema("manifest") if files else {}
     sources, inputs = [], []
     for file in files:
@@ -97,11 +97,15 @@ def read(path: Path, limit: int, *, place: Place | None = None, exit_code: ExitC
     """
     try:
         # Not blocking: a FIFO without a writer would wait for ever.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(handle).st_mode
             if not stat.S_ISREG(mode):
                 raise _unreadable(path, f"is {_kind(mode)}, not a file", place, exit_code)
-            content = file.read(limit + 1)
+            with open(handle, "rb", closefd=False) as file:
+                content = file.read(limit + 1)
+        finally:
+            os.close(handle)
     except (OSError, ValueError) as error:
         raise _unreadable(path, _reason(error), place, exit_code) from error
     if len(content) > limit:
@@ -111,7 +115,7 @@ def read(path: Path, limit: int, *, place: Place | None = None, exit_code: ExitC
 
 def _manifest_files(paths: Iterable[Path], found: list[Diagnostic]) -> Iterable[Path]:
     for path in paths:
-        if not path.is_dir():
+        if not os.path.isdir(path):  # unlike Path.is_dir, false for a path that is none
             yield path
             continue
         try:
@@ -194,8 +198,12 @@ def _below(folder: Path, path: str, place: Place | None) -> Path:
 
 
 def _input(path: Path, root: Path, content: bytes) -> Input:
-    relative = path.parent.resolve() / path.name
-    return Input(path=relative.relative_to(root).as_posix(), digest=digest(content), bytes=len(content))
+    return Input(path=_absolute(path).relative_to(root).as_posix(), digest=digest(content), bytes=len(content))
+
+
+def _absolute(path: Path) -> Path:
+    """From the root, without `..`; links stay what they are, since messages lie beside a manifest's name."""
+    return Path(os.path.abspath(path))
 
 
 def _kind(mode: int) -> str:

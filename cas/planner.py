@@ -65,6 +65,7 @@ def plan(
     if found:
         raise InvalidInput(found)
     names = _names(lanes, clock)
+    lane_names = {id(draft): _lane_name(lane) for lane in lanes for draft in lane}
     senders = {source.sender for source in sources}
     return Plan(
         clock=clock,
@@ -73,7 +74,10 @@ def plan(
         sender=senders.pop() if len(senders) == 1 else None,
         tool_version=version,
         inputs=tuple(sorted(inputs, key=lambda item: item.path)),
-        deliveries=tuple(_delivery(draft, names[id(draft)], fingerprint, word) for draft in _in_order(drafts, lanes)),
+        deliveries=tuple(
+            _delivery(draft, names[id(draft)], lane_names[id(draft)], fingerprint, word)
+            for draft in _in_order(drafts, lanes)
+        ),
     )
 
 
@@ -141,14 +145,21 @@ def _names(lanes: Sequence[Sequence[_Draft]], clock: datetime) -> dict[int, str]
     return names
 
 
-def _delivery(draft: _Draft, name: str, fingerprint: Callable[[str | None], str], word: str | None) -> Delivery:
+def _lane_name(lane: Sequence[_Draft]) -> str:
+    """One for all of a lane, whatever names its inbox was given."""
+    return f"{lane[0].destination.address}/{lane[0].message.conversation}"
+
+
+def _delivery(
+    draft: _Draft, name: str, lane: str, fingerprint: Callable[[str | None], str], word: str | None
+) -> Delivery:
     message, send, address = draft.message, draft.send, draft.destination.address
     sign = replace(send.sign, key=fingerprint(send.sign.key)) if send.sign else None
     return Delivery(
         id=f"{send.id}@{draft.target.text}",
         identity=identity(draft.source.sender, address, message.conversation, message.sequence, message.digest, word),
         sender=draft.source.sender,
-        lane=f"{draft.target.text}/{message.conversation}",
+        lane=lane,
         message=PlannedMessage(
             source=send.message.path,
             digest=message.digest,

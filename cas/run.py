@@ -9,14 +9,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from cas.diagnostics import Diagnostic
 from cas.events import Event, RunFinished
 from cas.inventory import Policy
 from cas.names import timestamp
 from cas.output import diagnostics as diagnostic_view
-from cas.output.console import Console, Form
+from cas.output.console import Console, Form, write
 from cas.output.result import ResultView
 from cas.output.text import TextView
 from cas.plan import Delivery
@@ -114,10 +114,17 @@ def _words(command: str, deliveries: Sequence[Delivery], console: Console) -> It
         return
     from cas.output.terminal import progress
 
-    with progress(deliveries, console.err, color=console.color) as advance:
+    def above(stream: TextIO, line: str) -> None:
+        (say(line) if stream.isatty() else write(stream, line))
+
+    with progress(deliveries, console.err, color=console.color) as (advance, say):
+        console.write = above
 
         def show(event: Event) -> None:
             view.show(event)
             advance(event)
 
-        yield show
+        try:
+            yield show
+        finally:
+            console.write = write

@@ -150,7 +150,8 @@ def called(*argv: str | Path, stdin: str | bytes | None = None) -> Run:
         code = main([str(word) for word in argv])
         sys.stdout.flush()
         sys.stderr.flush()
-    return Run(code=int(code), out=_decoded(out), err=_decoded(err))
+        # Before the streams are let go of: they close what they wrote to.
+        return Run(code=int(code), out=_decoded(out), err=_decoded(err))
 
 
 @contextmanager

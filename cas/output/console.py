@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import TextIO
@@ -17,9 +19,19 @@ class Form(Enum):
     JSONL = "jsonl"
 
 
+def write(stream: TextIO, line: str) -> None:
+    """A line, at once; to nobody where whoever read it has gone: what is under way goes on."""
+    with suppress(OSError, ValueError):
+        stream.write(line + "\n")
+        stream.flush()
+
+
 @dataclass(slots=True, kw_only=True)
 class Console:
-    """Two streams. `quiet` leaves out what is neither a result nor an error; `color` is for the words."""
+    """Two streams. `quiet` leaves out what is neither a result nor an error; `color` is for the words.
+
+    `write` puts a line on a stream; whoever draws on the terminal meanwhile puts another function in its place.
+    """
 
     out: TextIO
     err: TextIO
@@ -27,10 +39,11 @@ class Console:
     quiet: bool = False
     verbose: bool = False
     color: bool = False
+    write: Callable[[TextIO, str], None] = write
 
     def result(self, line: str) -> None:
         """A line of the result, in the asked form."""
-        _write(self.out, (visible if self.form is Form.TEXT else visible_json)(line))
+        self.write(self.out, (visible if self.form is Form.TEXT else visible_json)(line))
 
     def say(self, line: str) -> None:
         """Words for people; left out when quiet."""
@@ -42,7 +55,7 @@ class Console:
         text = visible(line)
         if self.color:
             text = _colored(text)
-        _write(self.err, text)
+        self.write(self.err, text)
 
 
 COLORS = {
@@ -60,11 +73,3 @@ def _colored(line: str) -> str:
     """The first word that names a severity or an outcome, in its color."""
     word = next((word for word in COLORS if line.startswith(word) or f": {word}[" in line), None)
     return line.replace(word, f"\x1b[{COLORS[word]}m{word}\x1b[0m", 1) if word else line
-
-
-def _write(stream: TextIO, line: str) -> None:
-    try:
-        stream.write(line + "\n")
-        stream.flush()
-    except (OSError, ValueError):  # whoever read this has gone; what is under way goes on
-        return

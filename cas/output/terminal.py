@@ -9,14 +9,17 @@ from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from cas.events import AttemptFailed, DeliveryFinished, Event
 from cas.plan import Delivery
 
 
 @contextmanager
-def progress(deliveries: Sequence[Delivery], stream: TextIO, *, color: bool) -> Iterator[Callable[[Event], None]]:
-    """Shows how far each host is; gives the function that is told each event."""
+def progress(
+    deliveries: Sequence[Delivery], stream: TextIO, *, color: bool
+) -> Iterator[tuple[Callable[[Event], None], Callable[[str], None]]]:
+    """Shows how far each host is; gives what is told each event, and what puts a line above the display."""
     console = Console(file=stream, no_color=not color, highlight=False)
     columns = (
         TextColumn("{task.description}"),
@@ -38,7 +41,10 @@ def progress(deliveries: Sequence[Delivery], stream: TextIO, *, color: bool) -> 
                 case _:
                     pass
 
-        yield show
+        def say(line: str) -> None:
+            console.print(Text.from_ansi(line), soft_wrap=True)
+
+        yield show, say
 
 
 def _host(address: str) -> str:

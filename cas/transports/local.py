@@ -30,7 +30,7 @@ class LocalFiles:
         self.durable = True
 
     def absolute(self, path: str) -> str:
-        return self._home + path[1:] if path.startswith("~/") else path
+        return self._home + path[1:] if path == "~" or path.startswith("~/") else path
 
     def run(self, tasks: Iterable[Task[T]], *, window: int | None = None) -> list[T | CasError]:
         del window
