@@ -7,6 +7,7 @@ usage() {
 usage: ./do demo              signed messages arrive in an inbox here and in one behind a real sshd (throw-away key)
        ./do test [ARGUMENT…]  the whole test suite, or what pytest's arguments select (paths from this folder)
        ./do check             lint, format, types
+       ./do faults            the whole fault suite, and what it counted into docs/reference/reliability.md
        ./do help              these lines
 
 What is missing is named and installed first: Debian packages by apt-get (as root, or where sudo asks nothing),
@@ -22,9 +23,10 @@ main() {
     task=${1:-help}
     [ $# -eq 0 ] || shift
     case $task in
-        demo) no_more "$@"; set_up test with-programs; exec "$venv/bin/python" -m cas demo ;;
-        test) set_up test with-programs; run_tests "$@" ;;
+        demo) no_more "$@"; set_up test for-demo; exec "$venv/bin/python" -m cas demo ;;
+        test) set_up test for-tests; run_tests "$@" ;;
         check) no_more "$@"; set_up check; run_checks ;;
+        faults) set_up test for-tests; run_faults "$@" ;;
         help | -h | --help) usage ;;
         *) usage >&2; exit 64 ;;
     esac
@@ -35,9 +37,21 @@ no_more() {
 }
 
 run_tests() {
-    [ $# -gt 0 ] || set -- --numprocesses auto --maxprocesses 8
+    [ $# -gt 0 ] || set -- --numprocesses auto --maxprocesses 8 --cov=cas --cov-report=term-missing:skip-covered
     [ -w . ] || set -- -p no:cacheprovider "$@"
-    exec "$venv/bin/python" -m pytest "$@"
+    COVERAGE_FILE=$(mktemp)
+    export COVERAGE_FILE
+    trap 'rm -f "$COVERAGE_FILE"*' EXIT
+    "$venv/bin/python" -m pytest "$@"
+}
+
+# All points of the fault suite; `./do test` takes a sample of them.
+run_faults() {
+    report=$(mktemp)
+    trap 'rm -f "$report"' EXIT
+    CAS_FAULTS=all CAS_FAULTS_REPORT=$report "$venv/bin/python" -m pytest tests/faults --timeout 3600 \
+        --numprocesses auto --maxprocesses 8 "$@"
+    "$venv/bin/python" tests/faults/reliability.py "$report"
 }
 
 run_checks() {
@@ -48,7 +62,7 @@ run_checks() {
     exit $status
 }
 
-# set_up test|check [with-programs]
+# set_up test|check [for-demo|for-tests]
 set_up() {
     missing=
     if [ $# -gt 1 ]; then
@@ -57,7 +71,10 @@ set_up() {
         need ssh openssh-client
         need ssh-keygen openssh-client
         need sshd openssh-server
+    fi
+    if [ "${2:-}" = for-tests ]; then
         need rsync rsync
+        need strace strace
     fi
     if ! ready "$1"; then
         python=$(find_python)

@@ -155,8 +155,8 @@ class Batch:
     def _noted(self, item: Progress, error: CasError, number: int) -> int | None:
         """Note a failed attempt; the seconds until the next one, or None where there is none."""
         retry = item.delivery.retry
-        if not isinstance(error, TransferError):
-            return None
+        if number == 0 or not isinstance(error, TransferError):
+            return None  # it never set out, or not for want of a way there
         backoff = retry.backoff or (0,)
         pause = backoff[min(number, len(backoff)) - 1]
         over = error.permanent or number > retry.retries or pause >= self._world.remaining()

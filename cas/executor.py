@@ -66,7 +66,9 @@ def _set_out(plan: Plan, known: Mapping[str, Entry], world: World, content: Cont
         if delivery.sign and delivery.sign.key:
             wanted = (delivery.message.digest, delivery.sign.key)
             if wanted not in signatures:
-                signatures[wanted] = world.stop() or _signature(message, delivery.sign.key, sign)
+                # The signal that stops cas may have ended gpg too.
+                signature = world.stop() or _signature(message, delivery.sign.key, sign)
+                signatures[wanted] = world.stop() or signature if isinstance(signature, CasError) else signature
             signature = signatures[wanted]
         error = signature if isinstance(signature, CasError) else None
         yield Progress(

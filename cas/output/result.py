@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import fields as record_fields
 from datetime import datetime
-from enum import Enum
 
 from cas.diagnostics import Diagnostic
 from cas.errors import ExitCode
@@ -115,7 +114,5 @@ def _plain(value: object) -> object:
             return attempt_fields(value)
         case ExitCode():
             return int(value)
-        case Enum():
-            return value.value
         case _:
             return value

@@ -1,0 +1,254 @@
+"""The executor: the order of its events, hosts side by side, and faults that stay visible."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from support import Home
+
+from cas import inventory as inventories
+from cas.batch import World
+from cas.errors import ExitCode, HaltError, SigningError, TransferError
+from cas.events import DeliveryFinished, DeliveryStarted, Event, FilePublished, Outcome, RunFinished, RunStarted
+from cas.executor import execute
+from cas.inventory import Destination, Policy
+from cas.manifest import FileMessage, Manifest, Retry, Send, Sign, Target
+from cas.message import Message
+from cas.names import digest
+from cas.plan import Plan
+from cas.planner import Source, plan
+from cas.run import Limits, world
+from cas.surroundings import read_surroundings
+from cas.transports.transport import Transport
+
+CLOCK = datetime(2026, 11, 23, 1, 31, 33, tzinfo=UTC)
+KEY = "5CA7F1CE5E8E605E770C0236B4B61A2737D6A700"
+SIGNATURE = b"-----BEGIN PGP SIGNATURE-----\n"
+
+
+def message(conversation: str, sequence: int = 1) -> Message:
+    content = f"{conversation} {sequence}".encode()
+    return Message(
+        content=content,
+        digest=digest(content),
+        conversation=conversation,
+        type="request",
+        sequence=sequence,
+        timestamp="x",
+        protocol_version="1.0",
+    )
+
+
+def planned(
+    sends: Iterable[tuple[str, Message]], *, sign: Sign | None = None, retries: int = 0
+) -> tuple[Plan, dict[str, bytes]]:
+    """A plan of these destinations and messages, and the messages' bytes."""
+    records, messages = [], {}
+    for number, (destination, content) in enumerate(sends):
+        path = f"{number}.org"
+        messages[path] = content
+        records.append(
+            Send(
+                id=f"s{number}",
+                destinations=(Target(text=destination, place=None),),
+                message=FileMessage(path=path, place=None),
+                sign=sign,
+                retry=Retry(retries=retries, backoff=(0,)),
+                place=None,
+            )
+        )
+    made = plan(
+        [
+            Source(
+                manifest=Manifest(file="m", name="m", sender=None, sends=tuple(records)), sender="b", messages=messages
+            )
+        ],
+        inventories.parse(b"[peers.forge]\n[peers.laptop]\n", file="peers.toml")[0],
+        clock=CLOCK,
+        ttl=None,
+        hostname="here",
+        fingerprint=lambda name: name or KEY,
+        version="0",
+    )
+    return made, {one.digest: one.content for one in messages.values()}
+
+
+@pytest.fixture
+def doors(home: Home) -> Iterator[World]:
+    """The doors of a real run in this home."""
+    with world(Policy(), Path.cwd(), Limits(), read_surroundings(None, None)) as opened:
+        yield opened
+
+
+def executed(
+    made: tuple[Plan, dict[str, bytes]], doors: World, sign: Callable[[bytes, str], bytes] = lambda *_: SIGNATURE
+) -> list[Event]:
+    return list(execute(made[0], "sha256:00", doors, content=made[1].__getitem__, sign=sign))
+
+
+def outcomes(events: Iterable[Event]) -> dict[str, Outcome]:
+    return {event.id: event.outcome for event in events if isinstance(event, DeliveryFinished)}
+
+
+def test_the_events_of_a_delivery_come_in_order(doors: World):
+    events = executed(planned([("local.docs", message("a"))], sign=Sign()), doors)
+
+    shown = [event for event in events if type(event).__name__ != "Notice"]
+    assert [type(event) for event in shown] == [
+        RunStarted,
+        DeliveryStarted,
+        FilePublished,
+        FilePublished,
+        DeliveryFinished,
+        RunFinished,
+    ]
+    assert [event.file[-4:] for event in events if isinstance(event, FilePublished)] == [".asc", ".org"]
+
+
+def test_the_run_is_finished_last_whatever_happened(doors: World, home: Home):
+    (home.projects / "docs").write_text("a file", encoding="utf-8")
+
+    events = executed(planned([("local.docs", message("a")), ("local.site", message("a"))]), doors)
+
+    assert isinstance(events[-1], RunFinished)
+    assert sum(isinstance(event, RunFinished) for event in events) == 1
+    assert outcomes(events) == {"s0@local.docs": Outcome.FAILED, "s1@local.site": Outcome.DELIVERED}
+    assert events[-1].exit_code is ExitCode.ERROR
+
+
+def test_an_empty_plan_starts_and_finishes(doors: World):
+    events = executed(planned([]), doors)
+
+    assert [type(event) for event in events] == [RunStarted, RunFinished]
+    assert events[-1].exit_code is ExitCode.OK
+
+
+def test_every_delivery_ends_once(doors: World):
+    sends = [("local.docs", message("a", number)) for number in range(20)]
+
+    events = executed(planned(sends), doors)
+
+    ended = [event.id for event in events if isinstance(event, DeliveryFinished)]
+    assert sorted(ended) == sorted(f"s{number}@local.docs" for number in range(20))
+
+
+def unreachable_but_here(doors: World) -> World:
+    """Only this machine can be reached."""
+
+    def connect(destination: Destination, timeout: int) -> AbstractContextManager[Transport]:
+        if destination.host is None:
+            return doors.connect(destination, timeout)
+        raise TransferError(f"connection refused on {destination.host}", code="not-connected", permanent=False)
+
+    return dataclasses.replace(doors, connect=connect)
+
+
+def test_a_host_that_cannot_be_reached_stops_no_other(doors: World):
+    sends = [("forge.docs", message("a")), ("local.docs", message("a")), ("laptop.docs", message("a"))]
+
+    events = executed(planned(sends, retries=1), unreachable_but_here(doors))
+
+    assert outcomes(events) == {
+        "s0@forge.docs": Outcome.FAILED,
+        "s1@local.docs": Outcome.DELIVERED,
+        "s2@laptop.docs": Outcome.FAILED,
+    }
+    assert events[-1] == RunFinished(time=events[-1].time, exit_code=ExitCode.DELIVERY, halted=None)
+
+
+def test_hosts_go_side_by_side(doors: World):
+    """Each waits for the other to have begun: one after the other, neither would go on."""
+    both = threading.Barrier(2, timeout=30)
+
+    def connect(destination: Destination, timeout: int) -> AbstractContextManager[Transport]:
+        both.wait()
+        raise TransferError("gone", code="x", permanent=True)
+
+    events = executed(
+        planned([("forge.docs", message("a")), ("laptop.docs", message("a"))]),
+        dataclasses.replace(doors, connect=connect),
+    )
+
+    assert set(outcomes(events).values()) == {Outcome.FAILED}
+
+
+def test_everything_for_one_host_goes_over_one_connection(doors: World):
+    opened = []
+
+    @contextmanager
+    def connect(destination: Destination, timeout: int) -> Iterator[Transport]:
+        opened.append(destination.host)
+        with doors.connect(destination, timeout) as transport:
+            yield transport
+
+    sends = [("local.docs", message("a")), ("local.site", message("a")), ("local.docs", message("b"))]
+    executed(planned(sends), dataclasses.replace(doors, connect=connect))
+
+    assert opened == [None]
+
+
+def test_a_message_to_several_places_is_signed_once(doors: World):
+    signed = []
+
+    def sign(content: bytes, key: str) -> bytes:
+        signed.append((content, key))
+        return SIGNATURE
+
+    executed(planned([("local.docs", message("a")), ("local.site", message("a"))], sign=Sign()), doors, sign)
+
+    assert signed == [(message("a").content, KEY)]
+
+
+def test_what_cannot_be_signed_fails_and_the_rest_goes_on(doors: World):
+    def sign(content: bytes, key: str) -> bytes:
+        if content == message("a").content:
+            raise SigningError("gpg did not sign", code="signing-failed")
+        return SIGNATURE
+
+    events = executed(planned([("local.docs", message("a")), ("local.docs", message("b"))], sign=Sign()), doors, sign)
+
+    assert outcomes(events) == {"s0@local.docs": Outcome.FAILED, "s1@local.docs": Outcome.DELIVERED}
+    assert events[-1].exit_code is ExitCode.ERROR  # type: ignore[union-attr]
+
+
+def test_halt_before_signing_signs_nothing_and_gives_its_reason(doors: World):
+    def sign(content: bytes, key: str) -> bytes:
+        raise AssertionError("signed")
+
+    halted = dataclasses.replace(doors, stop=lambda: HaltError("HALT is set: maintenance", code="halt"))
+
+    events = executed(planned([("local.docs", message("a"))], sign=Sign()), halted, sign)
+
+    assert outcomes(events) == {"s0@local.docs": Outcome.HALTED}
+    assert isinstance(events[-1], RunFinished)
+    assert (events[-1].exit_code, events[-1].halted) == (ExitCode.HALT, "HALT is set: maintenance")
+
+
+@pytest.mark.parametrize("fault", [ZeroDivisionError, KeyError, AssertionError])
+def test_a_bug_in_a_batch_comes_out_of_the_run(doors: World, fault: type[Exception]):
+    def connect(destination: Destination, timeout: int) -> AbstractContextManager[Transport]:
+        raise fault("a bug")
+
+    with pytest.raises(fault):
+        executed(planned([("local.docs", message("a"))]), dataclasses.replace(doors, connect=connect))
+
+
+def test_a_bug_in_one_batch_lets_the_others_come_to_their_end(doors: World, home: Home):
+    def connect(destination: Destination, timeout: int) -> AbstractContextManager[Transport]:
+        if destination.host is None:
+            return doors.connect(destination, timeout)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        executed(
+            planned([("forge.docs", message("a")), ("local.docs", message("a"))]),
+            dataclasses.replace(doors, connect=connect),
+        )
+
+    assert len(list(home.inbox("docs").glob("*.org"))) == 1
