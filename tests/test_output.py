@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import struct
 import subprocess
 import sys
@@ -1004,7 +1005,7 @@ def test_a_closed_standard_error_keeps_the_code_of_a_failure(
 
 def test_streams_that_are_not_there_at_all_change_no_exit_code(home: Home, manifest: Path):
     root = Path(__file__).resolve().parent.parent
-    words = " ".join([sys.executable, "-m", "cas", *VERBS["send"]])
+    words = shlex.join([sys.executable, "-m", "cas", *VERBS["send"]])
     process = subprocess.run(
         ["sh", "-c", f"exec {words} <&- >&- 2>&-"], env={**os.environ, "PYTHONPATH": str(root)}, timeout=60, check=False
     )
