@@ -46,14 +46,23 @@ class RsyncTransport(Transport):
 
     def stage(self, envelopes: Sequence[Envelope]) -> list[str | CasError]:
         folders = [staging_folder(envelope) for envelope in envelopes]
+        failed: dict[str, CasError] = {}
         for inbox in sorted({envelope.inbox for envelope in envelopes}):
             batch = [pair for pair in zip(folders, envelopes, strict=True) if pair[1].inbox == inbox]
             with tempfile.TemporaryDirectory(prefix="cas-rsync-") as tree:
                 _write(Path(tree), batch)
-                self._copy(tree, f"{inbox}/{WORKSHOP}/")
-        return self.run(self._arrived(envelope, folder) for envelope, folder in zip(envelopes, folders, strict=True))
+                try:
+                    self._copy(tree, f"{inbox}/{WORKSHOP}/")
+                except CasError as error:
+                    failed[inbox] = error
+        return self.run(
+            self._arrived(envelope, folder, failed.get(envelope.inbox))
+            for envelope, folder in zip(envelopes, folders, strict=True)
+        )
 
-    async def _arrived(self, envelope: Envelope, folder: str) -> str:
+    async def _arrived(self, envelope: Envelope, folder: str, error: CasError | None) -> str:
+        if error:
+            raise error
         for name, content in contents(envelope).items():
             if await self.files.read(f"{folder}/{name}") != content:
                 raise _failed(f"rsync did not bring `{folder}/{name}` whole", permanent=False)
