@@ -22,6 +22,7 @@ HOST_KEY = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
 PLAIN = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 LARGEST_NUMBER = (1 << 63) - 1  # TOML's own bound, which tomllib does not keep
 LONGEST_SHOWN = 60
+AT_END = "(at end of document)"
 TOML_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
@@ -117,7 +118,7 @@ def parse(content: bytes, *, file: str) -> tuple[Inventory, tuple[Diagnostic, ..
     try:
         tables = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        raise InvalidInput([_not_toml(error, file)]) from error
+        raise InvalidInput([_not_toml(error, text, file)]) from error
     reader = _Reader(text, file)
     peers = {
         name: _peer(name, reader.table(peer, "peers", name), reader) for name, peer in reader.tables(tables, "peers")
@@ -273,13 +274,16 @@ def _decoded(content: bytes, file: str) -> str:
         raise InvalidInput([Diagnostic(code="invalid-peers", message=message, place=place)]) from error
 
 
-def _not_toml(error: Exception, file: str) -> Diagnostic:
-    place = TOML_PLACE.search(str(error))
+def _not_toml(error: Exception, text: str, file: str) -> Diagnostic:
+    told = TOML_PLACE.search(str(error))
     reason = "too deeply nested" if isinstance(error, RecursionError) else TOML_PLACE.sub("", str(error))
+    line, column = (int(told[1]), int(told[2])) if told else (None, None)
+    if reason.endswith(AT_END):
+        line = text.rstrip("\n").count("\n") + 1
     return Diagnostic(
         code="invalid-peers",
         message=f"not TOML: {reason[:1].lower()}{reason[1:]}",
-        place=Place(file=file, line=int(place[1]), column=int(place[2])) if place else Place(file=file),
+        place=Place(file=file, line=line, column=column),
     )
 
 
