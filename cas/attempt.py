@@ -92,12 +92,25 @@ async def publish(item: Progress, claim: Claim, transport: Transport, stop: Stop
         shown(item, claim.files[0])
     _unless(stop)
     item.asked = True
-    item.ours = await transport.publish_message(claim)
+    try:
+        item.ours = await transport.publish_message(claim)
+    except TransferError:
+        item.asked = await _may_be_published(claim, transport)
+        raise
     item.done = True
     if item.ours:
         shown(item, claim.name)
     else:
         item.evidence = "receipt"
+
+
+async def _may_be_published(claim: Claim, transport: Transport) -> bool:
+    """Whether a publication that ended in an error may have come about all the same; True where nobody can say."""
+    try:
+        standing = await transport.look(claim.inbox, claim.identity)
+    except TransferError:
+        return True
+    return standing is None or standing.state is ClaimState.PUBLISHED
 
 
 def lanes_of(batch: Sequence[Progress]) -> dict[str, list[Progress]]:
