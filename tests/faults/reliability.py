@@ -1,0 +1,57 @@
+"""The counts of a fault run into docs/reference/reliability.json, and those into reliability.md.
+
+reliability.py REPORT     a report of lines of JSON, one a fault: {"name": …, count: number, …}
+reliability.py            only the page, from the counts that are kept
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
+COUNTS, PAGE = REFERENCE / "reliability.json", REFERENCE / "reliability.md"
+HEAD = """# Reliability
+
+What the fault suite did, and what it found wrong. `./do faults` runs all of it and writes this page; `./do test` runs a
+sample of the same points. How a delivery goes, and why each of these faults is survived, is in
+[delivery](../explanation/delivery.md).
+"""
+
+
+def collected(lines: Iterable[str]) -> dict[str, dict[str, int]]:
+    """The counts of each fault, summed over the processes that reported it."""
+    counts: dict[str, dict[str, int]] = {}
+    for line in lines:
+        report = json.loads(line)
+        fault = counts.setdefault(report.pop("name"), {})
+        for key, value in report.items():
+            fault[key] = fault.get(key, 0) + value
+    return counts
+
+
+def page(kept: Mapping[str, object]) -> str:
+    """The page for the counts that are kept."""
+    faults = kept["faults"]
+    assert isinstance(faults, dict)
+    rows = [
+        f"| {name} | {', '.join(f'{value} {key}' for key, value in sorted(faults[name].items()))} |"
+        for name in sorted(faults)
+    ]
+    return "\n".join([HEAD, f"Run on {kept['machine']}.", "", "| fault | counts |", "| --- | --- |", *rows, ""])
+
+
+def main(arguments: list[str]) -> None:
+    if arguments:
+        faults = collected(Path(arguments[0]).read_text(encoding="utf-8").splitlines())
+        machine = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+        kept = {"machine": machine, "faults": faults}
+        COUNTS.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    PAGE.write_text(page(json.loads(COUNTS.read_text(encoding="utf-8"))), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

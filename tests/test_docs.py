@@ -1,0 +1,487 @@
+"""The docs: what they say of the code is compared with the code, and what they tell readers to type is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from support import Forge, Home, Run
+from test_layers import FLOORS
+
+from cas import cli, inventory
+from cas import message as messages
+from cas.errors import ExitCode
+from cas.events import Outcome
+from cas.loopback import Key
+from cas.output.result import NAMES
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
+TYPED = tuple(page for page in PAGES if page.name != "CHANGELOG.md" and "reference" not in page.parts)
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+HERE_DOCUMENT = re.compile(r"<<'(\w+)'\n.*?\n\1$", re.DOTALL | re.MULTILINE)
+INLINE_VERB = re.compile(r"`cas ([a-z]+)")
+EVENT_LINE = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ .*\n", re.MULTILINE)
+MAKES_A_KEY = "--quick-generate-key"
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block: its language, and what stands in it."""
+
+    language: str
+    text: str
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def read(page: str | Path) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(text: str) -> list[Block]:
+    return [Block(*found.groups()) for found in FENCE.finditer(text)]
+
+
+def section(text: str, heading: str) -> str:
+    """What stands below a heading, up to the next one of its level."""
+    level = heading.partition(" ")[0]
+    outside = text.split(f"\n{heading}\n", 1)[1]
+    return re.split(rf"^{level} ", outside, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of all tables, without their headings."""
+    lines = [line for line in text.split("\n") if line.startswith("| ")]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return [row for row in cells if not set(row[0]) <= {"-"}]
+
+
+def in_code(cell: str) -> set[str]:
+    return set(re.findall(r"`([^`]+)`", cell))
+
+
+def anchor(heading: str) -> str:
+    """A heading's anchor, as forges make it."""
+    plain = re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower())
+    return plain.strip().replace(" ", "-")
+
+
+# What people type
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of each `cas …` in the shell blocks of a page."""
+    for block in blocks(read(page)):
+        if block.language != "sh":
+            continue
+        for line in HERE_DOCUMENT.sub("", block.text).split("\n"):
+            lexer = shlex.shlex(line, posix=True, punctuation_chars="|;&<>")
+            words = [*lexer, ";"]
+            while words:
+                end = next(at for at, word in enumerate(words) if set(word) <= set("|;&<>"))
+                if words[:1] == ["cas"]:
+                    yield words[1:end]
+                words = words[end + 1 :]
+
+
+@pytest.mark.parametrize("page", TYPED, ids=name)
+def test_every_command_shown_is_one_that_cas_takes(page: Path):
+    for words in commands(page):
+        try:
+            with cli.cas.make_context("cas", list(words)) as context:
+                verb, command, arguments = cli.cas.resolve_command(context, [*context._protected_args, *context.args])
+                command.make_context(verb, arguments, parent=context)
+        except click.exceptions.Exit:  # --version, --help
+            continue
+        except click.ClickException as error:
+            pytest.fail(f"{name(page)}: cas {' '.join(words)}: {error.format_message()}")
+
+
+def test_the_pages_that_teach_show_commands():
+    assert {name(page) for page in TYPED if list(commands(page))} >= {
+        "README.md",
+        "docs/tutorial.md",
+        "docs/how-to/first-peer.md",
+        "docs/how-to/failed-send.md",
+        "docs/how-to/halt.md",
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_verb_that_is_spoken_of_exists(page: Path):
+    assert set(INLINE_VERB.findall(read(page))) <= set(cli.cas.commands)
+
+
+@pytest.fixture
+def shell(home: Home, gnupg: Key, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`shell(text, folder)`: a POSIX shell that has `cas`; both streams together, as a terminal shows them."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "cas").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m cas "$@"\n', encoding="utf-8")
+    (programs / "cas").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "LC_ALL": "C"}
+
+    def run(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-c", f"{text}\nended=$?\npwd >{shlex.quote(str(tmp_path / 'folder'))}\nexit $ended"],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+def as_told(text: str, **replaced: str) -> str:
+    """Output without what differs each time: times, keys, homes. Lines that no terminal shows are left out."""
+    text = EVENT_LINE.sub("", text)
+    for found, shown in replaced.items():
+        text = text.replace(shown, found)
+    text = re.sub(r"\d{8}T\d{6}Z", "MOMENT", re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME", text))
+    return re.sub(r"SHA256:[\w+/]{43}", "SHA256:PRINT", re.sub(r"\b[0-9A-F]{40}\b", "KEY", text))
+
+
+def follow(
+    text: str, folder: Path, shell: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, **replaced: str
+) -> None:
+    """Type every shell block of a text, in order; what it shows below a block is what has to come out."""
+    shown = blocks(text)
+    for at, block in enumerate(shown):
+        if block.language != "sh" or MAKES_A_KEY in block.text:
+            continue
+        run = shell(block.text, folder)
+        folder = Path((tmp_path / "folder").read_text(encoding="utf-8").strip())
+        expected = shown[at + 1] if at + 1 < len(shown) and shown[at + 1].language == "text" else None
+        if expected is None:
+            assert run.returncode == 0, f"{block.text}\n{run.stdout}"
+        else:
+            assert as_told(run.stdout, **replaced) == as_told(expected.text), block.text
+
+
+def test_what_readme_shows_is_what_happens(
+    home: Home, shell: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+):
+    clone = home.path / "cas"
+    shutil.copytree(ROOT / "playbooks", clone / "playbooks")
+    readme = read("README.md")
+    text = section(readme, "## Send a message") + section(readme, "## Declare instead")
+
+    follow(text, clone, shell, tmp_path, **{"/home/you": str(home.path)})
+
+
+def test_the_tutorial_can_be_followed(
+    home: Home, peer: Forge, shell: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+):
+    lines = (f"HostName {peer.host}", f"Port {peer.port}", f"User {peer.user}", f"IdentityFile {peer.identity_file}")
+    configuration = home.path / ".ssh" / "config"
+    configuration.write_text("\n  ".join(("Host laptop", *lines, "")), encoding="utf-8")
+    (home.config / "peers.toml").unlink()
+
+    follow(
+        read("docs/tutorial.md"),
+        home.path,
+        shell,
+        tmp_path,
+        **{"/home/you": str(home.path), "agent@laptop": f"{peer.user}@laptop"},
+    )
+
+
+def test_halt_goes_as_its_page_says(
+    home: Home,
+    message: Callable[..., Path],
+    shell: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+):
+    message("hello.org")
+
+    follow(read("docs/how-to/halt.md"), home.projects / "builder", shell, tmp_path, **{"/home/you": str(home.path)})
+
+
+def test_a_failed_send_says_what_its_page_says(cas: Callable[..., Run], home: Home, gnupg: Key, message):
+    message("hello.org")
+    home.peers('[peers.forge]\nhost = "127.0.0.1"\nport = 1\n')
+    shown = blocks(read("docs/how-to/failed-send.md"))[0].text
+
+    run = cas("send", "forge.site", "hello.org", "--retries", "0")
+
+    assert (run.code, as_told(run.err, **{"/home/you": str(home.path)})) == (3, as_told(shown))
+
+
+def test_an_unknown_host_is_refused_as_its_page_says(cas: Callable[..., Run], peer: Forge, home: Home, gnupg, message):
+    message("hello.org")
+    home.known_hosts.unlink()
+    home.peers(peer.toml().replace("forge", "laptop"))
+    shown = next(block.text for block in blocks(read("docs/how-to/first-peer.md")) if block.language == "text")
+
+    run = cas("send", "laptop.docs", "hello.org")
+
+    first = run.err.split("\n")[0] + "\n"
+    assert as_told(first, **{"laptop.tailnet.ts.net:22": f"{peer.host}:{peer.port}"}) == as_told(shown)
+
+
+def test_an_identity_file_may_begin_with_a_tilde_as_the_reference_says(
+    cas: Callable[..., Run], peer: Forge, home: Home, gnupg: Key, message: Callable[..., Path]
+):
+    shutil.copy(peer.identity_file, home.path / "identity")
+    home.peers(peer.toml(identity_file="~/identity"))
+
+    run = cas("send", "forge.site", message("hello.org"), "--retries", "0")
+
+    assert run.code == 0, run.err
+
+
+# What the reference says
+
+
+def test_the_exit_codes_are_those_of_the_code():
+    table = (row for row in rows(read("docs/reference/exit-codes.md")) if len(row) == 3 and row[0].isdigit())
+
+    assert {int(code): name for code, name, _ in table} == {code.value: code.name for code in ExitCode}
+
+
+def test_readme_has_the_exit_codes_that_a_verb_can_end_with():
+    told = {int(row[0]) for row in rows(section(read("README.md"), "## Exit codes")) if row[0].isdigit()}
+
+    assert told == {code.value for code in ExitCode} - {ExitCode.REFUSED}
+
+
+def test_every_key_of_the_manifest_is_in_its_reference_and_no_other():
+    schema = json.loads(read("schemas/manifest.schema.json"))
+
+    documented = {
+        key for row in rows(section(read("docs/reference/manifest.md"), "## Keys")) for key in in_code(row[0])
+    }
+
+    assert documented == set(_properties(schema))
+
+
+def _properties(schema: object) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(schema.get("properties"), dict):
+            yield from schema["properties"]
+        for value in schema.values():
+            yield from _properties(value)
+
+
+def test_every_key_of_peers_toml_is_in_its_reference_and_no_other():
+    page = read("docs/reference/peers.md")
+    of_a_peer = {"ssh_user" if field.name == "user" else field.name for field in fields(inventory.Peer)} - {"name"}
+
+    def documented(heading: str) -> set[str]:
+        return {key for row in rows(section(page, heading)) for key in in_code(row[0])}
+
+    assert documented("## `[peers.<machine>]`: another machine") == of_a_peer
+    assert documented("## `[projects.<project>]`: where a project reads") == {"inbox_path"}
+    assert documented("## `[policy]`: what is forbidden, whatever a manifest says") == {
+        field.name for field in fields(inventory.Policy)
+    }
+    assert all(f"[{table}" in page for table in inventory.TABLES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_peers_toml_shown_is_one_that_cas_takes(page: Path):
+    for block in blocks(read(page)):
+        if block.language == "toml":
+            _, warnings = inventory.parse(block.text.encode(), file="peers.toml")
+            assert warnings == ()
+
+
+def test_the_example_of_peers_toml_has_every_key():
+    example = blocks(read("docs/reference/peers.md"))[0].text
+
+    shown = set(re.findall(r"^(\w+) =", example, re.MULTILINE))
+
+    policy = {field.name for field in fields(inventory.Policy)}
+    assert shown == policy | {"host", "ssh_user", "port", "identity_file", "transport", "host_key", "inbox_path"}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/reference/manifest.md"])
+def test_every_manifest_shown_is_valid(page: str, cas: Callable[..., Run], home: Home, message: Callable[..., Path]):
+    home.peers("[peers.laptop]\n[peers.forge]\n")
+    for number, path in enumerate(("messages/hello.org", "messages/review.org", "messages/announce.org"), start=1):
+        message(path, sequence=number)
+    (manifest,) = (block.text for block in blocks(read(page)) if block.language == "yaml")
+    Path("shown.yaml").write_text(manifest, encoding="utf-8")
+
+    run = cas("validate", "shown.yaml")
+
+    assert run.code == 0, run.out
+
+
+def test_readme_shows_the_playbook_and_the_message_that_it_names():
+    shown = {block.language: block.text for block in blocks(read("README.md"))}
+
+    assert yaml.safe_load(shown["yaml"]) == yaml.safe_load(read("playbooks/hello.yaml"))
+    assert shown["org"] == read("playbooks/messages/hello.org")
+
+
+@pytest.mark.parametrize("verb", sorted(cli.cas.commands))
+def test_every_option_of_a_verb_is_in_the_reference(verb: str):
+    page = read("docs/reference/commands.md")
+    own = section(page, f"## cas {verb}")
+    shared = section(page, "## Options of every verb") + section(page, "## Options of the verbs that send")
+    options = {option for param in cli.cas.commands[verb].params for option in param.opts if option.startswith("--")}
+
+    documented = set(re.findall(r"--[a-z-]+", own + shared))
+
+    assert options <= documented
+
+
+def test_the_reference_names_every_outcome():
+    told = {code for row in rows(read("docs/reference/commands.md")) for code in in_code(row[0])}
+
+    assert {outcome.value for outcome in Outcome} - {"skipped"} <= told
+    assert "`skipped`" in read("docs/reference/commands.md")
+
+
+def test_the_floors_are_those_that_the_layer_test_knows():
+    table = rows(section(read("docs/explanation/architecture.md"), "## The house"))
+
+    assert {int(row[0]): in_code(row[1]) for row in table if row[0].isdigit()} == {
+        floor: set(rooms) for floor, rooms in FLOORS.items()
+    }
+
+
+def test_a_message_is_what_the_formats_say():
+    told = {next(iter(in_code(row[0]))): in_code(row[1]) for row in rows(_formats("Message")) if in_code(row[0])}
+
+    assert tuple(told) == messages.REQUIRED
+    assert told["MESSAGE_TYPE"] == set(messages.TYPES)
+
+
+# Formats, by their examples
+
+
+def _formats(heading: str) -> str:
+    return section(read("docs/reference/formats.md"), f"## {heading}")
+
+
+def _example(heading: str) -> object:
+    return json.loads(next(block.text for block in blocks(_formats(heading)) if block.language == "json"))
+
+
+def shape(value: object) -> object:
+    """The keys of what JSON holds, all the way down; of a list, those of its first item."""
+    if isinstance(value, dict):
+        return {key: shape(item) for key, item in value.items()}
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [shape(value[0])]
+    return None
+
+
+@pytest.fixture
+def refused(cas: Callable[..., Run], home: Home, gnupg: Key, message: Callable[..., Path]) -> Run:
+    """A send that nobody answered."""
+    message("hello.org")
+    home.peers('[peers.forge]\nhost = "127.0.0.1"\nport = 1\n')
+    return cas("send", "forge.site", "hello.org", "--retries", "0", "--output", "jsonl")
+
+
+def test_a_result_has_the_fields_of_its_example(refused: Run):
+    assert shape(json.loads(refused.out.splitlines()[-1])) == shape(_example("Result: `cas.result/1`"))
+
+
+def test_a_marker_has_the_fields_of_its_example(refused: Run, home: Home):
+    (marker,) = home.markers()
+
+    assert shape(json.loads(marker.read_bytes())) == shape(_example("Marker: `cas.marker/1`"))
+
+
+def test_events_have_the_fields_that_are_told(refused: Run, cas: Callable[..., Run]):
+    told = {next(iter(in_code(row[0]))): in_code(row[1]) for row in rows(_formats("Events"))[1:]}
+    delivered = cas("send", "local.docs", "hello.org", "--output", "jsonl")
+    lines = [json.loads(line) for run in (refused, delivered) for line in run.out.splitlines()]
+    events = {line["event"]: set(line) - {"event", "time"} for line in lines if "event" in line}
+
+    example = _example("Result: `cas.result/1`")
+    assert set(told) == set(events) == set(NAMES.values())
+    assert events.pop("delivery-finished") == set(example["deliveries"][0])
+    assert all(fields == told[event] for event, fields in events.items())
+
+
+def test_a_plan_has_the_fields_of_its_example(cas: Callable[..., Run], home: Home, gnupg: Key, message):
+    message("hello.org")
+    Path("hello.yaml").write_text("cas: 1\nsends: [{id: hello, destination: local.docs, message: hello.org}]\n")
+
+    plan = json.loads(cas("plan", "hello.yaml", "--output", "json").out)
+
+    assert shape(plan) == shape(_example("Plan: `cas.plan/1`"))
+
+
+def test_diagnostics_have_the_fields_of_their_example(cas: Callable[..., Run], home: Home):
+    Path("wrong.yaml").write_text("cas: 1\nsends: [{id: a, destination: local.docs, message: a.org, retires: 3}]\n")
+
+    run = cas("validate", "wrong.yaml", "--output", "json")
+
+    example = _example("Diagnostics: `cas.diagnostics/1`")
+    assert shape(json.loads(run.out)) == shape(example)
+    (found,) = json.loads(run.out)["diagnostics"]
+    same = ("code", "severity", "message", "related")
+    assert {key: found[key] for key in same} == {key: example["diagnostics"][0][key] for key in same}
+
+
+def test_a_status_has_the_fields_of_its_example(refused: Run, cas: Callable[..., Run]):
+    status = json.loads(cas("status", "--output", "json").out)
+
+    told, example = shape(status), shape(_example("Status: `cas.status/1`"))
+    told["deliveries"][0]["attempts"] = None
+    assert {**told, "counts": None} == {**example, "counts": None}
+
+
+def test_a_prune_has_the_fields_of_its_example(cas: Callable[..., Run], home: Home):
+    run = cas("prune", "--older-than", "30d", "--output", "json")
+
+    assert shape(json.loads(run.out)) == shape(_example("Prune: `cas.prune/1`"))
+
+
+# Links
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_leads_somewhere(page: Path):
+    text = FENCE.sub("", read(page))
+
+    for link in LINK.findall(text):
+        path, _, fragment = link.partition("#")
+        if "://" in link:
+            continue
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if fragment:
+            headings = re.findall(r"^#+ (.*)$", FENCE.sub("", read(target)), re.MULTILINE)
+            assert fragment in {anchor(heading) for heading in headings}, link
+
+
+def test_every_page_can_be_reached_from_readme():
+    reached = {ROOT / "README.md"}
+    ahead = set(reached)
+    while ahead:
+        page = ahead.pop()
+        links = {
+            (page.parent / link.partition("#")[0]).resolve() for link in LINK.findall(read(page)) if "://" not in link
+        }
+        found = {link for link in links if link.suffix == ".md"} - reached
+        reached |= found
+        ahead |= found
+
+    assert set(PAGES) <= reached
