@@ -81,7 +81,12 @@ def attempt(
 
 def given_up() -> TransferError:
     """A person withdrew this delivery: no run finishes it."""
-    return TransferError("this delivery was given up by a person", code="withdrawn", permanent=True)
+    return TransferError(
+        "this delivery was given up by a person",
+        code="withdrawn",
+        permanent=True,
+        hint="to send it after all, give its message the next SEQUENCE",
+    )
 
 
 async def publish(item: Progress, claim: Claim, transport: Transport, stop: Stop, shown: Shown) -> None:

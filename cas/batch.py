@@ -54,8 +54,8 @@ class Batch:
         self._items = items
         self._world = world
         self._emit = emit
-        self._attempts: dict[str, list[Attempt]] = {item.delivery.id: [] for item in items}
-        self._open = {item.delivery.id for item in items}
+        self._attempts: dict[str, list[Attempt]] = {item.delivery.identity: [] for item in items}
+        self._open = {item.delivery.identity for item in items}
         self._begun: set[str] = set()
         self._durable: bool | None = None
         self._told_made: set[str] = set()
@@ -95,13 +95,13 @@ class Batch:
             return
         for item in moving:
             go_on(item, known[item.delivery.identity])
-            self._begun.add(item.delivery.id)
+            self._begun.add(item.delivery.identity)
 
     def _try(self) -> None:
         if error := self._world.stop() or _too_late(self._world.remaining()):
             self._fail(error)
             return
-        items = [item for item in self._items if item.done or item.delivery.id in self._open]
+        items = [item for item in self._items if item.done or item.delivery.identity in self._open]
         world, destination = self._world, items[0].delivery.destination
         timeout = max(1, int(min(world.remaining(), max(item.delivery.retry.timeout for item in items))))
         inboxes = {world.where(item.delivery.destination) for item in items}
@@ -127,7 +127,7 @@ class Batch:
         finished: list[DeliveryFinished] = []
         for lane in lanes_of(self._items).values():
             stopped: DeliveryFinished | None = None
-            for item in (item for item in lane if item.delivery.id in self._open):
+            for item in (item for item in lane if item.delivery.identity in self._open):
                 if item.done:
                     finished.append(self._finished(item, Outcome.DELIVERED if item.ours else Outcome.UNCHANGED))
                 elif stopped:
@@ -149,7 +149,7 @@ class Batch:
         except CasError as error:
             finished = [_unrecorded(event, error) for event in finished]
         for event in finished:
-            self._open.discard(event.id)
+            self._open.discard(event.identity)
             self._emit(event)
 
     def _noted(self, item: Progress, error: CasError, number: int) -> int | None:
@@ -162,7 +162,7 @@ class Batch:
         over = error.permanent or number > retry.retries or pause >= self._world.remaining()
         wait = None if over else pause
         failed = Attempt(attempt=number, time=self._world.now(), error=str(error), permanent=error.permanent, wait=wait)
-        self._attempts[item.delivery.id].append(failed)
+        self._attempts[item.delivery.identity].append(failed)
         self._emit(
             AttemptFailed(
                 time=failed.time,
@@ -239,17 +239,22 @@ class Batch:
             reason=reason,
             hint=hint,
             evidence=item.evidence if outcome is Outcome.UNCHANGED else None,
-            attempts=tuple(self._attempts[delivery.id]),
-            open=delivery.id in self._begun and outcome not in (Outcome.DELIVERED, Outcome.UNCHANGED),
+            attempts=tuple(self._attempts[delivery.identity]),
+            open=delivery.identity in self._begun and outcome not in (Outcome.DELIVERED, Outcome.UNCHANGED),
             exit_code=exit_code,
         )
 
     def _published(self, item: Progress, name: str) -> None:
-        self._emit(FilePublished(time=self._world.now(), id=item.delivery.id, file=name))
+        self._emit(
+            FilePublished(time=self._world.now(), id=item.delivery.id, identity=item.delivery.identity, file=name)
+        )
 
 
 def _too_late(seconds: float) -> TransferError | None:
-    return TransferError("the deadline has passed", code="deadline", permanent=True) if seconds <= 0 else None
+    if seconds > 0:
+        return None
+    hint = "cas retry --all finishes it; or allow more time with --deadline"
+    return TransferError("the deadline has passed", code="deadline", permanent=True, hint=hint)
 
 
 @contextmanager

@@ -62,6 +62,7 @@ class AttemptFailed:
 class FilePublished:
     time: datetime
     id: str
+    identity: str
     file: str
 
 

@@ -78,11 +78,12 @@ def _known(folder: Path) -> dict[str, list[Path]]:
 
 def _write(event: DeliveryFinished, folder: Path, root: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    content = json.dumps(_marker(event, root), indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    content = json.dumps(_marker(event, root), indent=2, sort_keys=True, ensure_ascii=False)
     hidden = folder / f".tmp.{os.getpid()}-{event.identity}"
     try:
         with open(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
-            file.write(content)
+            # A path that is no UTF-8 holds surrogates; JSON has the escape that takes their place.
+            file.write(content.encode("utf-8", "backslashreplace") + b"\n")
             file.flush()
             os.fsync(file.fileno())
         return _named(hidden, folder, _stem(event))

@@ -33,7 +33,7 @@ def intent(item: Progress, run: str, root: Path, now: str) -> Entry:
         type=message.type,
         digest=message.digest,
         size=message.bytes,
-        source=message.source if message.source == STDIN else str(root / message.source),
+        source=_told(message.source if message.source == STDIN else str(root / message.source)),
         time=envelope.time,
         name=envelope.name,
         signed=envelope.signature is not None,
@@ -46,6 +46,11 @@ def intent(item: Progress, run: str, root: Path, now: str) -> Entry:
         attempts="[]",
         updated=now,
     )
+
+
+def _told(path: str) -> str:
+    """A path as text that a database takes, also where it is no UTF-8."""
+    return path.encode("utf-8", "backslashreplace").decode()
 
 
 def go_on(item: Progress, entry: Entry) -> None:

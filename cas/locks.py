@@ -43,7 +43,7 @@ def held(
                     raise LockError(
                         f"another run ({_holder(handle)}) is delivering to {inbox}",
                         code="locked",
-                        hint="send again when it has ended, or wait longer: --lock-timeout SECONDS",
+                        hint="when it has ended: cas retry --all; or wait longer: --lock-timeout SECONDS",
                     )
                 pause(LOOK_EVERY)
                 waited += LOOK_EVERY

@@ -96,7 +96,9 @@ def canonical(plan: Plan) -> bytes:
 
 
 def _compact(body: object) -> bytes:
-    return json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    # A path that is no UTF-8 holds surrogates; JSON has the escape that takes their place.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _delivery_fields(delivery: Delivery) -> dict[str, object]:

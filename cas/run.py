@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from cas.diagnostics import Diagnostic
+from cas.diagnostics import Diagnostic, Severity
 from cas.events import Event, RunFinished
 from cas.inventory import Policy
 from cas.names import timestamp
@@ -80,8 +80,10 @@ def carried_out(
     """Have the events happen, marked and shown; the exit code."""
     from cas import failed_sends
 
-    for line in diagnostic_view.lines(warnings):
-        console.say(line)
+    for warning in dict.fromkeys(warnings):
+        tell = console.problem if warning.severity is Severity.ERROR else console.say
+        for line in diagnostic_view.lines([warning]):
+            tell(line)
     result = ResultView(command, console.result, every_event=console.form is Form.JSONL)
     ended: RunFinished | None = None
     with around.signals.noted(), _words(command, deliveries, console) as show_words:

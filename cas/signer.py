@@ -18,6 +18,10 @@ FINGERPRINT = re.compile(r"[0-9A-F]{40}|[0-9A-F]{64}")
 TIMEOUT = 30
 TIMEOUT_WITH_PINENTRY = 300
 UNUSABLE = frozenset("idren")  # invalid, disabled, revoked, expired, not valid
+NO_KEY = (
+    "list them with: gpg --list-secret-keys; make one with: gpg --quick-generate-key NAME;"
+    " or send unsigned, for testing, with --no-sign"
+)
 ASKS = re.compile(r"No pinentry|Operation cancelled|Inappropriate ioctl|Timeout|No passphrase|pinentry", re.IGNORECASE)
 
 
@@ -42,7 +46,7 @@ class Signer:
             keys = keys or self._secret_keys(None)
         if not keys:
             which = "there is no secret key that can sign" if name is None else f"no secret key `{name}` can sign"
-            raise SigningError(which, code="no-key", hint="list them with: gpg --list-secret-keys")
+            raise SigningError(which, code="no-key", hint=NO_KEY)
         if name is not None and len(set(keys)) > 1:
             raise SigningError(
                 f"`{name}` means several secret keys: {', '.join(keys)}",
@@ -137,11 +141,10 @@ class Signer:
         words = result.stderr.decode("utf-8", "replace").strip().replace("\n", "; ")
         asked = any(fields[:1] in (["PINENTRY_LAUNCHED"], ["NEED_PASSPHRASE"]) for fields in status)
         if not self.interactive and (asked or ASKS.search(words)):
-            hint = (
-                "unlock it first, on a terminal: echo | gpg -u KEY --sign -o /dev/null, or sign with a key without one"
-            )
+            hint = f"unlock it on a terminal: echo | gpg -u {fingerprint} --sign -o /dev/null; or sign with another key"
             return SigningError(f"the key {fingerprint} asks for a passphrase: {words}", code="passphrase", hint=hint)
-        return SigningError(f"gpg did not sign: {words}", code="signing-failed")
+        hint = f"try it: echo | gpg -u {fingerprint} --detach-sign --armor"
+        return SigningError(f"gpg did not sign: {words}", code="signing-failed", hint=hint)
 
 
 def _able(rows: Sequence[Sequence[str]]) -> list[str]:

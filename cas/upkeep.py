@@ -63,7 +63,7 @@ def retry(
     from cas.executor import finish
 
     entries = [entry for entry in _entries(around) if entry.open]
-    if not markers and not everything:
+    if not markers and not (everything and (entries or console.form is not Form.TEXT)):
         return _listed(entries, console)
     if error := around.stop():
         raise error
@@ -100,6 +100,8 @@ def prune(age: timedelta, around: Surroundings, console: Console) -> int:
             except CasError as error:
                 code = ExitCode.ERROR
                 console.problem(f"error[{error.code}]: {address}: {error}; its receipts and rows stay")
+                if error.hint:
+                    console.problem(f"  hint: {error.hint}")
     markers = _prune_markers(around.state / MARKERS, before, unfinished)
     words = f"cleared: {cleared} deliveries with their receipts, {markers} markers, from before {before}"
     fields = {"format": "cas.prune/1", "deliveries": cleared, "markers": markers, "before": before}

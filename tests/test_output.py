@@ -404,7 +404,7 @@ def test_a_blocked_delivery_names_what_it_waited_for():
 
 
 def test_a_failure_after_its_signature_was_published_says_that_the_signature_is_alone():
-    published = FilePublished(time=NOW, id="hello@laptop.docs", file=f"{NAME}.asc")
+    published = FilePublished(time=NOW, id="hello@laptop.docs", identity="0" * 32, file=f"{NAME}.asc")
     _, _, problems = shown(published, finished(Outcome.FAILED, reason="gone"))
 
     assert "its signature is there, its message is not" in problems[1]
@@ -499,8 +499,8 @@ def a_run() -> tuple[Event, ...]:
     return (
         RunStarted(time=NOW, plan="sha256:00", deliveries=1),
         DeliveryStarted(time=NOW, id="hello@laptop.docs", identity="0" * 32, destination="laptop.docs"),
-        FilePublished(time=NOW, id="hello@laptop.docs", file=f"{NAME}.asc"),
-        FilePublished(time=NOW, id="hello@laptop.docs", file=NAME),
+        FilePublished(time=NOW, id="hello@laptop.docs", identity="0" * 32, file=f"{NAME}.asc"),
+        FilePublished(time=NOW, id="hello@laptop.docs", identity="0" * 32, file=NAME),
         finished(durable=True),
         RunFinished(time=NOW, exit_code=ExitCode.OK, halted=None),
     )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import stat
-from collections.abc import Coroutine, Iterator
-from dataclasses import replace
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,15 @@ from support import Forge, Home
 
 from cas.errors import CasError, TransferError
 from cas.inventory import Destination
+from cas.loopback import loopback_peer
 from cas.names import digest, identity
 from cas.transports import opened
 from cas.transports.transport import Claim, ClaimState, Envelope, Transport
 
 NAME = "20261123T013133Z-from-builder-greeting.org"
 KINDS = ("local", "sftp", "rsync")
+INBOX = "~/projects/docs/inbox/from-agents"
+SHAPES = ("file", "empty file", "folder", "link", "dangling link")
 
 
 class Inbox:
@@ -77,37 +83,111 @@ class Inbox:
         )
 
 
-@pytest.fixture(params=KINDS)
-def inbox(request: pytest.FixtureRequest, home: Home) -> Iterator[Inbox]:
-    """An inbox that is not there yet, behind each transport."""
-    path = "~/projects/docs/inbox/from-agents"
-    if request.param == "local":
-        destination, folder = _destination(path, transport="local"), home.inbox("docs")
-    else:
-        peer: Forge = request.getfixturevalue("peer")
-        folder = peer.inbox("docs")
-        destination = replace(
-            _destination(path, transport=request.param),
-            host=peer.host,
-            port=peer.port,
-            user=peer.user,
-            identity_file=str(peer.identity_file),
-        )
-    with opened(destination, 20, home=home.path, user="nobody") as transport:
-        yield Inbox(transport, path, folder)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """A destination, and the folder in which what goes there arrives."""
+
+    destination: Destination
+    home: Path
+    folder: Path
+
+    @contextmanager
+    def opened(self, timeout: int = 20) -> Iterator[Inbox]:
+        with opened(self.destination, timeout, home=self.home, user="nobody") as transport:
+            yield Inbox(transport, self.destination.inbox, self.folder)
 
 
-def _destination(inbox: str, *, transport: str) -> Destination:
-    return Destination(
+def way_to(kind: str, home: Home, peer: Callable[[], Forge], *, path: str = INBOX) -> Way:
+    """The way to the inbox of `docs`, here or at a peer, which is asked for only where it is needed."""
+    if kind == "local":
+        return Way(destination=destination(transport="local", inbox=path), home=home.path, folder=home.inbox("docs"))
+    forge = peer()
+    return Way(destination=destination(forge, transport=kind, inbox=path), home=home.path, folder=forge.inbox("docs"))
+
+
+def destination(peer: Forge | None = None, **changes: Any) -> Destination:
+    """`forge.docs`, at a peer or on this machine."""
+    here = Destination(
         address="forge.docs",
         host=None,
         port=None,
         user=None,
-        inbox=inbox,
-        transport=transport,
+        inbox=INBOX,
+        transport="local",
         identity_file=None,
         host_key=None,
     )
+    if peer is None:
+        return replace(here, **changes)
+    login = {"port": peer.port, "user": peer.user, "identity_file": str(peer.identity_file)}
+    return replace(here, **{"host": peer.host, "transport": "sftp", **login, **changes})
+
+
+@pytest.fixture(params=KINDS)
+def way(request: pytest.FixtureRequest, home: Home) -> Way:
+    return way_to(request.param, home, lambda: request.getfixturevalue("peer"))
+
+
+@pytest.fixture
+def inbox(way: Way) -> Iterator[Inbox]:
+    """An inbox that is not there yet, behind each transport."""
+    with way.opened() as inbox:
+        yield inbox
+
+
+@pytest.fixture
+def two(way: Way) -> Iterator[tuple[Inbox, Inbox]]:
+    """One inbox, made already, behind two transports that know nothing of each other."""
+    with way.opened() as first, way.opened() as second:
+        yield first.prepared(), second
+
+
+def together(*actions: Callable[[], Any]) -> list[Any]:
+    """What each gives, or raised, where all are let go at the same moment, in threads of their own."""
+    results: list[Any] = [None] * len(actions)
+    gate = threading.Barrier(len(actions))
+
+    def act(number: int) -> None:
+        gate.wait(30)
+        try:
+            results[number] = actions[number]()
+        except CasError as error:
+            results[number] = error
+
+    threads = [threading.Thread(target=act, args=(number,), daemon=True) for number in range(len(actions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "a transport waits without end"
+    return results
+
+
+def foreign(path: Path, shape: str) -> Callable[[], bool]:
+    """Puts something that is not ours under a name; says afterwards whether it still stands, as it was."""
+    target = path.with_name("elsewhere")
+    match shape:
+        case "file":
+            path.write_text("foreign")
+        case "empty file":
+            path.touch()
+        case "folder":
+            path.mkdir()
+        case "link":
+            target.write_text("foreign")
+            path.symlink_to(target.name)
+        case "dangling link":
+            path.symlink_to("nowhere")
+        case "FIFO":
+            os.mkfifo(path)
+    before = path.lstat()
+
+    def stands() -> bool:
+        now = path.lstat()
+        same = (now.st_ino, now.st_mode, now.st_size) == (before.st_ino, before.st_mode, before.st_size)
+        return same and (shape != "link" or target.read_text() == "foreign")
+
+    return stands
 
 
 def test_a_missing_inbox_is_made_once(inbox: Inbox):
@@ -126,17 +206,44 @@ def test_an_inbox_behind_a_link_is_followed(inbox: Inbox):
     assert NAME in os.listdir(elsewhere)
 
 
-@pytest.mark.parametrize("what", ["file", "link"])
+def test_an_inbox_behind_a_link_to_nowhere_is_an_error(inbox: Inbox):
+    inbox.folder.parent.mkdir(parents=True)
+    inbox.folder.symlink_to("nowhere")
+
+    with pytest.raises(TransferError) as refused:
+        inbox.prepared()
+
+    assert "from-agents" in str(refused.value)
+    assert inbox.folder.is_symlink()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("where", ["absolute", "with spaces, quotes and more"])
+def test_an_inbox_may_stand_anywhere(request: pytest.FixtureRequest, home: Home, tmp_path: Path, kind: str, where: str):
+    path = tmp_path / "shared" if where == "absolute" else tmp_path / """it's "one" $HOME `id` * ? \\ ünï [x] -e"""
+    way = way_to(kind, home, lambda: request.getfixturevalue("peer"), path=str(path))
+
+    with replace(way, folder=path).opened() as inbox:
+        inbox.prepared().published(inbox.envelope())
+
+    assert sorted(os.listdir(path)) == [".tmp.cas", NAME, f"{NAME}.asc"]
+
+
+@pytest.mark.parametrize("what", ["file", "link", "dangling link"])
 def test_a_workshop_that_is_no_folder_is_refused(inbox: Inbox, what: str):
     inbox.folder.mkdir(parents=True)
-    if what == "file":
-        inbox.workshop.write_text("")
-    else:
+    if what == "link":
         (inbox.folder / "other").mkdir()
         inbox.workshop.symlink_to("other")
+        stands = inbox.workshop.is_symlink
+    else:
+        stands = foreign(inbox.workshop, what)
 
-    with pytest.raises(TransferError, match="not a folder"):
+    with pytest.raises(TransferError, match="not a folder") as refused:
         inbox.prepared()
+
+    assert refused.value.permanent
+    assert stands()
 
 
 def test_a_delivery_leaves_a_pair_and_a_receipt(inbox: Inbox):
@@ -155,7 +262,11 @@ def test_an_unsigned_message_comes_alone(inbox: Inbox):
     assert inbox.visible() == [NAME]
 
 
-@pytest.mark.parametrize("message", [b"", b"x" * (1 << 20), "ümläut 端\r\n".encode()], ids=["empty", "a MiB", "utf-8"])
+@pytest.mark.parametrize(
+    "message",
+    [b"", bytes(range(128)) * 8192, "ümläut 端\r\n".encode(), "\ufeff\0\x1b]0;\x07\u2028\x85 no end".encode()],
+    ids=["empty", "a MiB", "utf-8", "control characters"],
+)
 def test_the_bytes_arrive_as_they_are(inbox: Inbox, message: bytes):
     inbox.prepared().published(inbox.envelope(message=message))
 
@@ -174,7 +285,61 @@ def test_what_is_staged_is_hidden_and_the_users_alone(inbox: Inbox):
 def test_published_files_have_mode_0644(inbox: Inbox):
     inbox.prepared().published(inbox.envelope())
 
-    assert [stat.S_IMODE((inbox.folder / name).stat().st_mode) for name in inbox.visible()] == [0o644, 0o644]
+    assert _modes(inbox) == [0o644, 0o644]
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o002, 0o027])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_umask_that_counts_is_that_of_the_inbox_side(home: Home, tmp_path: Path, kind: str, umask: int):
+    with ExitStack() as stack:
+        if kind == "local":
+            stack.enter_context(_umask(umask))
+        way = way_to(kind, home, lambda: stack.enter_context(_peer_with_umask(home, tmp_path, umask)))
+        with way.opened() as inbox:
+            staged = _staged_mode(inbox.prepared())
+            inbox.published(inbox.envelope())
+
+            assert (_modes(inbox), staged) == ([0o644 & ~umask] * 2, 0o700)
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o002])
+@pytest.mark.parametrize("kind", ["sftp", "rsync"])
+def test_the_senders_umask_does_not_reach_another_machine(home: Home, peer: Forge, kind: str, umask: int):
+    with _umask(umask), way_to(kind, home, lambda: peer).opened() as inbox:
+        staged = _staged_mode(inbox.prepared())
+        inbox.published(inbox.envelope())
+
+    assert (_modes(inbox), staged) == ([0o644, 0o644], 0o700)
+
+
+def _modes(inbox: Inbox) -> list[int]:
+    return [stat.S_IMODE((inbox.folder / name).stat().st_mode) for name in inbox.visible()]
+
+
+def _staged_mode(inbox: Inbox) -> int:
+    (folder,) = inbox.transport.stage([inbox.envelope(identity="a" * 32)])
+    assert isinstance(folder, str), folder
+    return stat.S_IMODE((inbox.workshop / folder.rpartition("/")[2]).stat().st_mode)
+
+
+@contextmanager
+def _umask(umask: int) -> Iterator[None]:
+    before = os.umask(umask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
+def _peer_with_umask(home: Home, tmp_path: Path, umask: int) -> Iterator[Forge]:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    login = f"umask {umask:04o}; exec {shlex.quote(str(folder / 'login'))}"
+    with loopback_peer(folder, settings=(f"ForceCommand {login}",)) as server:
+        home.known_hosts.parent.mkdir(mode=0o700, exist_ok=True)
+        home.known_hosts.write_text(server.known_hosts)
+        yield Forge(server=server)
 
 
 def test_a_name_is_reserved_for_one_identity(inbox: Inbox):
@@ -185,12 +350,40 @@ def test_a_name_is_reserved_for_one_identity(inbox: Inbox):
     assert inbox.run(inbox.transport.reserve(inbox.path, NAME, "b" * 32)) is False
 
 
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", [NAME, f"{NAME}.asc"])
-def test_a_name_under_which_something_stands_cannot_be_reserved(inbox: Inbox, name: str):
-    inbox.prepared()
-    (inbox.folder / name).write_text("foreign")
+def test_a_name_under_which_something_stands_cannot_be_reserved(inbox: Inbox, name: str, shape: str):
+    stands = foreign(inbox.prepared().folder / name, shape)
 
     assert inbox.run(inbox.transport.reserve(inbox.path, NAME, "a" * 32)) is False
+    assert stands()
+    assert os.listdir(inbox.workshop) == []
+
+
+@pytest.mark.parametrize("shape", ["file", "empty file"])
+def test_a_reservation_that_was_tampered_with_holds_for_nobody(inbox: Inbox, shape: str):
+    stands = foreign(inbox.prepared().workshop / f"name-{NAME}", shape)
+
+    assert inbox.run(inbox.transport.reserve(inbox.path, NAME, "a" * 32)) is False
+    assert stands()
+
+
+def test_a_reservation_is_no_file_that_a_receiver_looks_at(inbox: Inbox):
+    inbox.prepared().run(inbox.transport.reserve(inbox.path, NAME, "a" * 32))
+
+    assert inbox.visible() == []
+    assert (inbox.workshop / f"name-{NAME}").read_text() == "a" * 32
+
+
+def test_of_two_who_reserve_a_name_at_once_one_gets_it(two: tuple[Inbox, Inbox]):
+    names = [NAME.replace("greeting", f"c{number}") for number in range(20)]
+
+    for name in names:
+        first, second = (
+            lambda one=one, who=who, name=name: one.run(one.transport.reserve(one.path, name, who * 32))
+            for one, who in zip(two, "ab", strict=True)
+        )
+        assert sorted(together(first, second)) == [False, True]
 
 
 def test_nothing_is_claimed_at_first(inbox: Inbox):
@@ -205,6 +398,88 @@ def test_of_two_who_claim_one_identity_the_second_goes_on_with_the_firsts(inbox:
 
     assert second == first
     assert sorted(os.listdir(inbox.workshop)) == [first.identity]
+
+
+def test_of_two_who_claim_at_once_one_succeeds_and_both_go_on_with_it(two: tuple[Inbox, Inbox]):
+    for number in range(20):
+        envelopes = [
+            replace(one.envelope(identity=f"{number:032x}"), name=NAME.replace("greeting", who), signature=who.encode())
+            for one, who in zip(two, ("first", "second"), strict=True)
+        ]
+        first, second = together(
+            *(lambda one=one, own=own: one.claimed(own) for one, own in zip(two, envelopes, strict=True))
+        )
+
+        assert isinstance(first, Claim)
+        assert first == second
+        signature = (two[0].workshop / first.identity / "signature").read_text()
+        assert signature in first.name
+    assert sorted(os.listdir(two[0].workshop)) == [f"{number:032x}" for number in range(20)]
+
+
+def test_of_two_who_publish_at_once_one_does_it_and_the_other_learns_of_it(two: tuple[Inbox, Inbox]):
+    for number in range(20):
+        envelope = two[0].envelope(identity=f"{number:032x}", name=NAME.replace("greeting", f"c{number}"))
+        claim = two[0].claimed(envelope)
+
+        def publish(one: Inbox, claim: Claim) -> bool:
+            one.run(one.transport.publish_signature(claim))
+            return bool(one.run(one.transport.publish_message(claim)))
+
+        done = together(*(lambda one=one, claim=claim: publish(one, claim) for one in two))
+
+        assert sorted(map(str, done)) == ["False", "True"]
+    assert len(two[0].visible()) == 40
+
+
+def test_who_comes_late_to_a_delivery_that_another_finished_learns_of_it(two: tuple[Inbox, Inbox]):
+    first, second = two
+    late = first.claimed(first.envelope())
+    first.run(first.transport.close(first.published(first.envelope())))
+
+    second.run(second.transport.publish_signature(late))
+
+    assert second.run(second.transport.publish_message(late)) is False
+    assert second.visible() == [NAME, f"{NAME}.asc"]
+
+
+def test_who_comes_late_puts_nothing_back_that_the_receiver_took_away(two: tuple[Inbox, Inbox]):
+    first, second = two
+    late = first.claimed(first.envelope())
+    first.run(first.transport.close(first.published(first.envelope())))
+    for name in first.visible():
+        (first.folder / name).unlink()
+
+    second.run(second.transport.publish_signature(late))
+
+    assert second.run(second.transport.publish_message(late)) is False
+    assert second.visible() == []
+
+
+def test_two_who_make_one_inbox_at_once_both_find_it_made(way: Way):
+    with way.opened() as first, way.opened() as second:
+        made = together(*(lambda one=one: one.run(one.transport.prepare(one.path)) for one in (first, second)))
+
+        assert all(isinstance(one, bool) for one in made), made
+        assert os.listdir(first.folder) == [".tmp.cas"]
+
+
+@pytest.mark.parametrize("shape", ["file", "folder with something"])
+def test_a_claims_name_that_is_taken_by_something_else_is_an_error(inbox: Inbox, shape: str):
+    envelope = inbox.prepared().envelope()
+    place = inbox.workshop / envelope.identity
+    if shape == "file":
+        place.write_text("foreign")
+    else:
+        place.mkdir()
+        (place / "foreign").write_text("foreign")
+    (folder,) = inbox.transport.stage([envelope])
+
+    with pytest.raises(TransferError):
+        inbox.run(inbox.transport.claim(envelope, str(folder)))
+
+    assert inbox.visible() == []
+    assert (place if shape == "file" else place / "foreign").read_text() == "foreign"
 
 
 def test_a_claim_says_whether_its_message_is_published(inbox: Inbox):
@@ -241,26 +516,54 @@ def test_a_signature_that_is_ours_already_may_be_published_again(inbox: Inbox):
     assert inbox.visible() == [f"{NAME}.asc"]
 
 
-def test_a_foreign_signature_is_not_replaced(inbox: Inbox):
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_foreign_signature_is_not_replaced(inbox: Inbox, shape: str):
     claim = inbox.prepared().claimed(inbox.envelope())
-    (inbox.folder / f"{NAME}.asc").write_text("foreign")
+    stands = foreign(inbox.folder / f"{NAME}.asc", shape)
 
-    with pytest.raises(TransferError, match="not of this delivery") as refused:
+    with pytest.raises(TransferError) as refused:
         inbox.run(inbox.transport.publish_signature(claim))
 
     assert refused.value.permanent
-    assert (inbox.folder / f"{NAME}.asc").read_text() == "foreign"
+    assert "file that is not of this delivery" in str(refused.value)
+    assert refused.value.code == "name-taken"
+    assert stands()
 
 
-def test_a_foreign_message_is_not_replaced(inbox: Inbox):
+def test_a_foreign_pipe_under_the_signatures_name_makes_nobody_wait(way: Way):
+    with way.opened(timeout=3) as inbox:
+        claim = inbox.prepared().claimed(inbox.envelope())
+        stands = foreign(inbox.folder / f"{NAME}.asc", "FIFO")
+
+        with pytest.raises(TransferError) as refused:
+            inbox.run(inbox.transport.publish_signature(claim))
+
+        assert refused.value.permanent
+        assert stands()
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, "FIFO"])
+def test_a_foreign_message_is_not_replaced(inbox: Inbox, shape: str):
     claim = inbox.prepared().claimed(inbox.envelope())
-    (inbox.folder / NAME).write_text("foreign")
+    stands = foreign(inbox.folder / NAME, shape)
 
     with pytest.raises(TransferError, match="not of this delivery") as refused:
         inbox.run(inbox.transport.publish_message(claim))
 
     assert refused.value.permanent
-    assert (inbox.folder / NAME).read_text() == "foreign"
+    assert stands()
+    assert (inbox.workshop / claim.identity / "message").read_bytes() == b"a message"
+
+
+def test_a_message_goes_on_once_the_foreign_file_is_gone(inbox: Inbox):
+    claim = inbox.prepared().claimed(inbox.envelope())
+    (inbox.folder / NAME).write_text("foreign")
+    with pytest.raises(TransferError):
+        inbox.run(inbox.transport.publish_message(claim))
+    (inbox.folder / NAME).unlink()
+
+    assert inbox.run(inbox.transport.publish_message(claim)) is True
+    assert (inbox.folder / NAME).read_bytes() == b"a message"
 
 
 def test_a_claim_that_was_given_up_says_so_and_takes_its_signature_along(inbox: Inbox):
@@ -273,6 +576,62 @@ def test_a_claim_that_was_given_up_says_so_and_takes_its_signature_along(inbox: 
     assert inbox.visible() == []
 
 
+def test_a_claim_may_be_given_up_twice(inbox: Inbox):
+    claim = inbox.prepared().claimed(inbox.envelope())
+    inbox.run(inbox.transport.withdraw(claim))
+
+    assert inbox.run(inbox.transport.withdraw(claim)) is True
+
+
+def test_what_is_published_cannot_be_given_up(inbox: Inbox):
+    claim = inbox.prepared().published(inbox.envelope())
+
+    assert inbox.run(inbox.transport.withdraw(claim)) is False
+    assert inbox.visible() == [NAME, f"{NAME}.asc"]
+
+
+def test_giving_up_leaves_a_foreign_signature(inbox: Inbox):
+    claim = inbox.prepared().claimed(inbox.envelope())
+    stands = foreign(inbox.folder / f"{NAME}.asc", "file")
+
+    inbox.run(inbox.transport.withdraw(claim))
+
+    assert stands()
+
+
+def test_who_claims_what_was_given_up_gets_it_as_given_up(inbox: Inbox):
+    inbox.run(inbox.transport.withdraw(inbox.prepared().claimed(inbox.envelope())))
+
+    assert inbox.claimed(inbox.envelope()).state is ClaimState.WITHDRAWN
+
+
+def test_a_claim_that_was_given_up_meanwhile_is_not_taken_for_published(inbox: Inbox):
+    claim = inbox.prepared().claimed(inbox.envelope())
+    inbox.run(inbox.transport.withdraw(claim))
+
+    with pytest.raises(TransferError) as refused:
+        inbox.run(inbox.transport.publish_message(claim))
+
+    assert refused.value.permanent
+    assert inbox.visible() == []
+
+
+def test_of_giving_up_and_publishing_at_once_one_comes_about(two: tuple[Inbox, Inbox]):
+    first, second = two
+    for number in range(20):
+        envelope = first.envelope(identity=f"{number:032x}", name=NAME.replace("greeting", f"c{number}"))
+        claim = first.claimed(envelope)
+
+        together(
+            lambda claim=claim: first.run(first.transport.publish_message(claim)),
+            lambda claim=claim: second.run(second.transport.withdraw(claim)),
+        )
+
+        state = first.run(first.transport.look(first.path, claim.identity)).state
+        assert state in (ClaimState.PUBLISHED, ClaimState.WITHDRAWN)
+        assert (first.folder / envelope.name).exists() is (state is ClaimState.PUBLISHED)
+
+
 @pytest.mark.parametrize(
     "record",
     [
@@ -282,7 +641,14 @@ def test_a_claim_that_was_given_up_says_so_and_takes_its_signature_along(inbox: 
         b'{"name": "../../x.org", "signed": true}',
         b'{"name": 1, "signed": true}',
         b'{"name": "x.org"}',
+        b'{"name": "20261123T013133Z-from-builder-greeting.org/../x.org", "signed": true}',
+        b'{"name": "20261123T013133Z-from-builder-greeting.org", "signed": 1}',
+        b"\xff\xfe",
+        b"null",
+        b"[" * 100_000,
+        b"9" * 10_000,
     ],
+    ids=lambda record: repr(record[:60]),
 )
 def test_a_claim_that_was_tampered_with_is_refused(inbox: Inbox, record: bytes):
     claim = inbox.prepared().claimed(inbox.envelope())
@@ -290,6 +656,46 @@ def test_a_claim_that_was_tampered_with_is_refused(inbox: Inbox, record: bytes):
 
     with pytest.raises(TransferError, match="damaged"):
         inbox.run(inbox.transport.look(inbox.path, claim.identity))
+
+
+@pytest.mark.parametrize("shape", ["folder", "FIFO", "link to itself"])
+def test_a_record_that_is_no_file_is_refused(way: Way, shape: str):
+    with way.opened(timeout=3) as inbox:
+        claim = inbox.prepared().claimed(inbox.envelope())
+        record = inbox.workshop / claim.identity / "record"
+        record.unlink()
+        if shape == "link to itself":
+            record.symlink_to("record")
+        else:
+            foreign(record, shape)
+
+        with pytest.raises(TransferError) as refused:
+            inbox.run(inbox.transport.look(inbox.path, claim.identity))
+
+        assert refused.value.permanent
+
+
+def test_closing_a_second_time_does_nothing(inbox: Inbox):
+    claim = inbox.prepared().published(inbox.envelope())
+    inbox.run(inbox.transport.close(claim))
+
+    inbox.run(inbox.transport.close(claim))
+
+    assert os.listdir(inbox.workshop / claim.identity) == ["record"]
+    assert inbox.visible() == [NAME, f"{NAME}.asc"]
+
+
+def test_a_receipt_says_that_it_is_published(inbox: Inbox):
+    claim = inbox.prepared().published(inbox.envelope())
+    inbox.run(inbox.transport.close(claim))
+
+    assert inbox.run(inbox.transport.look(inbox.path, claim.identity)) == replace(claim, state=ClaimState.PUBLISHED)
+
+
+def test_all_that_is_published_is_said_to_be_on_disk(inbox: Inbox):
+    inbox.prepared().published(inbox.envelope())
+
+    assert inbox.transport.durable is True
 
 
 def test_the_record_says_what_was_delivered(inbox: Inbox):

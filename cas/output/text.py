@@ -48,7 +48,7 @@ class TextView:
                 self._event(event, f"{event.id}: started")
             case FilePublished():
                 if event.file.endswith(".asc"):
-                    self._signatures.add(event.id)
+                    self._signatures.add(event.identity)
                 self._event(event, f"{event.id}: published {event.file}")
             case AttemptFailed():
                 self._attempt(event)
@@ -113,7 +113,7 @@ class TextView:
     def _state(self, event: DeliveryFinished) -> str:
         if event.outcome is Outcome.UNKNOWN:
             return MAYBE_SENT
-        return SIGNATURE_ALONE if event.id in self._signatures else NEVER_SET_OUT
+        return SIGNATURE_ALONE if event.identity in self._signatures else NEVER_SET_OUT
 
 
 def recap(finished: Iterable[DeliveryFinished]) -> Iterator[str]:

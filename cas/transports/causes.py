@@ -17,8 +17,8 @@ TRANSIENT = frozenset(
     | {errno.ENETUNREACH, errno.EPIPE, errno.ECONNABORTED, errno.ENETDOWN, errno.EBUSY}
 )
 HINTS = {
-    errno.ENOSPC: "free space there, then send again",
-    errno.EDQUOT: "free space within the quota, then send again",
+    errno.ENOSPC: "free space there, then: cas retry --all",
+    errno.EDQUOT: "free space within the quota, then: cas retry --all",
     errno.EACCES: "give the user who sends the right to write there",
     errno.EPERM: "the file system or its owner does not allow this",
     errno.EROFS: "the file system is mounted read-only",
@@ -58,15 +58,17 @@ def from_connecting(error: Exception, where: str) -> TransferError:
             return _connection(f"{where} did not answer in time")
         case AuthenticationException():
             return _login(f"{where} refused the login: {text.rstrip('.').lower()}", None)
+        case FileNotFoundError() | PermissionError():
+            return _login(f"the SSH key `{error.filename}` cannot be read: {(error.strerror or text).lower()}", None)
         case NoValidConnectionsError() | ConnectionRefusedError():
             return _connection(f"connection refused on {where}")
         case socket.gaierror():
             passing = error.errno == socket.EAI_AGAIN
             return TransferError(
-                f"the host name of {where} is not known: {error.strerror}",
+                f"there is no address for the host of {where}: {(error.strerror or text).lower()}",
                 code="unknown-host",
                 permanent=not passing,
-                hint="check `host` under [peers] in peers.toml",
+                hint="check `host` under [peers] in peers.toml, and whether the VPN is up",
             )
         case TimeoutError():
             return _connection(f"{where} did not answer in time")
@@ -87,7 +89,8 @@ def lost(where: str, error: Exception) -> TransferError:
 
 
 def _connection(message: str) -> TransferError:
-    return TransferError(message, code="not-connected", permanent=False)
+    hint = "see whether it runs, and `host` and `port` under [peers] in peers.toml; ssh -v tells more"
+    return TransferError(message, code="not-connected", permanent=False, hint=hint)
 
 
 def _login(message: str, hint: str | None) -> TransferError:

@@ -209,7 +209,7 @@ class SftpFiles:
         if read_only:
             return _failure(f"the file system is read-only: {place}", "file-operation-failed")
         if free == 0:
-            return _failure(f"no space left: {place}", "no-space", hint="free space there, then send again")
+            return _failure(f"no space left: {place}", "no-space", hint="free space there, then: cas retry --all")
         text = str(no).strip().rstrip(".").lower() or "no reason given"
         return _failure(f"the SFTP server failed ({text}): {place}", "file-operation-failed", permanent=False)
 

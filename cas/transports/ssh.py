@@ -6,6 +6,7 @@ in known_hosts, or be pinned in peers.toml; `~/.ssh/config` is honoured, but `St
 
 from __future__ import annotations
 
+import logging
 import shlex
 import socket
 from collections.abc import Callable, Iterator
@@ -63,8 +64,9 @@ class Session:
 
 def connected(destination: Destination, *, home: Path, user: str, timeout: float) -> Session:
     """Log in. `user` is who logs in where neither peers.toml nor SSH's configuration say; raises TransferError."""
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())  # or its tracebacks go to standard error
     configuration = _configuration(home)
-    connection = _connection(destination, configuration, user, timeout)
+    connection = _connection(destination, configuration, home, user, timeout)
     where = f"{connection.host}:{connection.port}"
     try:
         _secure(connection, home, destination.host_key)
@@ -101,9 +103,11 @@ def _configuration(home: Path) -> SSHConfig:
     return configuration
 
 
-def _connection(destination: Destination, configuration: SSHConfig, user: str, timeout: float) -> Connection:
+def _connection(
+    destination: Destination, configuration: SSHConfig, home: Path, user: str, timeout: float
+) -> Connection:
     found = configuration.lookup(destination.host or "")
-    identity = [destination.identity_file] if destination.identity_file else []
+    identity = [str(_expanded(destination.identity_file, home))] if destination.identity_file else []
     return Connection(
         destination.host,
         user=destination.user or found.get("user") or user,
@@ -143,11 +147,15 @@ def _known_hosts(found: dict[str, str], home: Path) -> Iterator[str]:
     user = found.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2")
     shared = found.get("globalknownhostsfile", f"{SYSTEM}/ssh_known_hosts {SYSTEM}/ssh_known_hosts2")
     for name in shlex.split(f"{user} {shared}"):
-        path = home / name[2:] if name.startswith("~/") else Path(name)
+        path = _expanded(name, home)
         try:
             yield path.read_text(encoding="utf-8", errors="replace")
         except OSError:  # missing, or not ours to read: what it knows is not known
             continue
+
+
+def _expanded(path: str, home: Path) -> Path:
+    return home / path[2:] if path.startswith("~/") else Path(path)
 
 
 class _Check(MissingHostKeyPolicy):
@@ -162,7 +170,8 @@ class _Check(MissingHostKeyPolicy):
         print_ = known_hosts.fingerprint(shown[1])
         expected = sorted(known_hosts.fingerprint(known) for _, known in self._keys.trusted)
         if shown in self._keys.revoked:
-            raise self._refused(f"shows a key that is marked as revoked: {print_}", "host-key-revoked", None)
+            hint = "ask whoever runs the host; only then take the line with @revoked out of known_hosts"
+            raise self._refused(f"shows a key that is marked as revoked: {print_}", "host-key-revoked", hint)
         if self._pin is not None:
             expected = [self._pin]
         elif shown in self._keys.trusted:
@@ -173,8 +182,8 @@ class _Check(MissingHostKeyPolicy):
             raise self._refused(
                 f"shows another key than it should: {print_}, expected {' or '.join(expected)}",
                 "host-key-changed",
-                "somebody may be in between, or the host was set up anew: ask whoever runs it, then replace the key in"
-                " known_hosts (ssh-keygen -R) or `host_key` in peers.toml",
+                "somebody may be in between, or the host was set up anew: ask whoever runs it; then take the old key"
+                f" out with ssh-keygen -R '[{self._host}]:{self._port}', or change `host_key` in peers.toml",
             )
         raise self._refused(
             f"is not known; it shows the key {print_}",

@@ -263,5 +263,5 @@ def _foreign(path: str) -> TransferError:
         f"a file that is not of this delivery stands under its name: `{path}`",
         code="name-taken",
         permanent=True,
-        hint="move that file away, then send again",
+        hint="move that file away, then: cas retry --all; or leave it, and: cas retry --all --anew",
     )

@@ -165,13 +165,6 @@ MUTATIONS = (
         test=f"{TRANSPORTS}test_a_message_that_the_receiver_took_away_stays_published[local]",
     ),
     Mutation(
-        name="a claim is not looked for",
-        file="attempt.py",
-        old="        _stand_on(item, await transport.look(item.envelope.inbox, item.envelope.identity))\n\n\ndef",
-        new="        return\n\n\ndef",
-        test="tests/test_apply.py::test_from_an_empty_state_folder_everything_is_unchanged_too",
-    ),
-    Mutation(
         name="a message replaces what stands, here",
         file="transports/local.py",
         old="                _rename_without_replacing(self.absolute(source), self.absolute(target))\n",

@@ -33,9 +33,15 @@ def tree(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(root)
 
 
-def tested(root: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+def run_tests(root: Path, *tests: str) -> subprocess.CompletedProcess[str]:
     """Runs tests of a copy, which is on its own: no plugin's files, no other code of the same name."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "COV_"))}
+    own = {
+        "PYTHONPATH": os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "CAS_FAULTS": "all",
+        "CAS_FAULTS_REPORT": "",
+    }
     options = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "--timeout", "60")
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options, *tests],
@@ -69,7 +75,7 @@ def test_there_are_enough_faults_each_with_a_name_of_its_own():
 def test_a_seeded_fault_turns_its_test_red(tree: Path, mutation: Mutation):
     mutation.seed(tree)
 
-    run = tested(tree, mutation.test)
+    run = run_tests(tree, mutation.test)
 
     report("seeded faults", faults=1, noticed=int(run.returncode == SOME_RED))
     assert run.returncode == SOME_RED, f"{mutation.test} is green, or did not run:\n{run.stdout[-3000:]}{run.stderr}"
@@ -77,6 +83,6 @@ def test_a_seeded_fault_turns_its_test_red(tree: Path, mutation: Mutation):
 
 
 def test_without_a_fault_the_same_tests_are_green(tree: Path):
-    run = tested(tree, *dict.fromkeys(mutation.test for mutation in points(MUTATIONS, 4)))
+    run = run_tests(tree, *dict.fromkeys(mutation.test for mutation in points(MUTATIONS, 4)))
 
     assert run.returncode == ALL_GREEN, run.stdout[-3000:]
