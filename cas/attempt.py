@@ -13,7 +13,7 @@ from itertools import takewhile
 from cas.errors import CasError, HaltError, TransferError
 from cas.names import later, time_of
 from cas.plan import Delivery
-from cas.transports.transport import Claim, ClaimState, Envelope, Transport
+from cas.transports.transport import Claim, ClaimState, Envelope, Transport, given_up
 
 WINDOW = 16
 NAME_TRIES = 10_000
@@ -77,16 +77,6 @@ def attempt(
             )
     transport.run((_publish(_until_error(lane), transport, stop, shown) for lane in lanes), window=WINDOW)
     transport.run(transport.close(item.claim) for item in batch if item.done and item.claim)
-
-
-def given_up() -> TransferError:
-    """A person withdrew this delivery: no run finishes it."""
-    return TransferError(
-        "this delivery was given up by a person",
-        code="withdrawn",
-        permanent=True,
-        hint="to send it after all, give its message the next SEQUENCE",
-    )
 
 
 async def publish(item: Progress, claim: Claim, transport: Transport, stop: Stop, shown: Shown) -> None:

@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
-from cas.attempt import Progress, given_up
+from cas.attempt import Progress
 from cas.inventory import Destination
 from cas.ledger import OPEN, WITHDRAWN, Entry
 from cas.manifest import Retry, Sign
 from cas.names import canonical_name, identity, later, signature_name, timestamp
 from cas.plan import Delivery, PlannedMessage
-from cas.transports.transport import Envelope
+from cas.transports.transport import Envelope, given_up
 
 LEDGER = "ledger"
 STDIN = "-"

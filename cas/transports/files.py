@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from cas.errors import CasError
 
+LARGEST_READ = 4 << 20
 T = TypeVar("T")
 Task = Coroutine[Any, Any, T]
 
@@ -37,7 +38,7 @@ class Files(Protocol):
         """What stands there, links not followed; None for nothing."""
 
     async def read(self, path: str) -> bytes | None:
-        """A small file's bytes; None where nothing stands."""
+        """A file's bytes, cut off after LARGEST_READ; None where nothing stands."""
 
     async def names(self, folder: str) -> list[str]:
         """What a folder holds, unsorted."""

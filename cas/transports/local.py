@@ -13,7 +13,7 @@ from typing import Any
 
 from cas.errors import CasError
 from cas.transports.causes import from_os_error
-from cas.transports.files import Kind, T, Task
+from cas.transports.files import LARGEST_READ, Kind, T, Task
 
 AT_FDCWD = -100
 RENAME_NOREPLACE = 1
@@ -51,7 +51,7 @@ class LocalFiles:
             except FileNotFoundError:
                 return None
             with open(handle, "rb") as file:
-                return file.read()
+                return file.read(LARGEST_READ)
 
     async def names(self, folder: str) -> list[str]:
         with _told(folder):

@@ -169,6 +169,7 @@ def _write(tree: Path, batch: Sequence[tuple[str, Envelope]]) -> None:
         for name, content in contents(envelope).items():
             handle = os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
             with open(handle, "wb") as file:
+                os.fchmod(file.fileno(), 0o644)  # the umask that counts is the other side's
                 file.write(content)
 
 

@@ -12,7 +12,7 @@ from paramiko import Channel, Message
 from paramiko import sftp as wire
 
 from cas.errors import CasError, TransferError
-from cas.transports.files import Kind, T, Task
+from cas.transports.files import LARGEST_READ, Kind, T, Task
 from cas.transports.sftp_channel import Refused, Request, SftpChannel, Wide
 
 WITH_SIZE, WITH_OWNER, WITH_MODE, WITH_TIMES, WITH_EXTENSIONS = 1, 2, 4, 8, 1 << 31
@@ -68,7 +68,7 @@ class SftpFiles:
             raise await self._error(no, path) from no
         content = b""
         try:
-            while True:
+            while len(content) < LARGEST_READ:
                 answer = await Request(wire.CMD_READ, (handle, Wide(len(content)), CHUNK))
                 content += answer.get_string()
         except Refused as no:

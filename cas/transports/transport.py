@@ -17,6 +17,7 @@ from cas.names import is_canonical, signature_name
 from cas.transports.files import Files, Kind, T, Task
 
 WORKSHOP = ".tmp.cas"
+STAGED, ASIDE = "new", "old"
 MESSAGE, SIGNATURE, RECORD, WITHDRAWN = "message", "signature", "record", "withdrawn"
 
 
@@ -89,7 +90,7 @@ class Transport:
     async def look(self, inbox: str, identity: str) -> Claim | None:
         """The claim that stands for an identity, whoever made it."""
         folder = _claim_folder(inbox, identity)
-        record = await self.files.read(f"{folder}/{RECORD}")
+        record = await self._content(f"{folder}/{RECORD}", _damaged(folder))
         if record is None:
             return None
         name, signed = _parsed_record(record, folder)
@@ -136,11 +137,27 @@ class Transport:
         await self.files.remove_folder(folder)
 
     async def clean(self, inbox: str, identities: Set[str]) -> None:
-        """Take away what was staged for these identities and did not become a claim; nothing of others."""
+        """Take away what was staged for these identities and did not become a claim; nothing of others.
+
+        Another machine may be staging the same delivery right now: what it staged is moved aside first, in one step,
+        so that it becomes the claim whole or never. Emptied in place, it could be claimed without its message.
+        """
         for name in await self.files.names(f"{inbox}/{WORKSHOP}"):
             prefix, _, rest = name.partition("-")
-            if prefix == "new" and rest.partition("-")[0] in identities:
-                await self.unstage(f"{inbox}/{WORKSHOP}/{name}")
+            if prefix not in (STAGED, ASIDE) or rest.partition("-")[0] not in identities:
+                continue
+            folder = f"{inbox}/{WORKSHOP}/{name}"
+            if prefix == STAGED:
+                aside = f"{inbox}/{WORKSHOP}/{ASIDE}-{rest}"
+                try:
+                    if not await self.files.move_folder(folder, aside):
+                        continue
+                except TransferError:
+                    if await self.files.kind(folder) is not None:
+                        raise
+                    continue  # claimed, or cleaned by another run
+                folder = aside
+            await self.unstage(folder)
 
     async def forget(self, inbox: str, identity: str, name: str) -> None:
         """Take a published message's receipt and reservation away: nothing then says that it was delivered."""
@@ -166,11 +183,33 @@ class Transport:
     async def publish_signature(self, claim: Claim) -> None:
         """Make the signature visible, whole, replacing nothing. Again is allowed: a name with our bytes is ours."""
         source, target = f"{claim.folder}/{SIGNATURE}", f"{claim.inbox}/{signature_name(claim.name)}"
-        if not await self.files.link(source, target):
-            ours, theirs = await self.files.read(source), await self.files.read(target)
-            if ours is not None and ours != theirs:
-                raise _foreign(target)
+        try:
+            linked = await self.files.link(source, target)
+        except TransferError:
+            if await self.files.kind(source) is not None:
+                raise
+            linked = False
+        if not linked:
+            await self._stands(claim, source, target)
         await self.files.sync(claim.inbox)
+
+    async def _stands(self, claim: Claim, source: str, target: str) -> None:
+        """Whether what could not be linked is visible already: by us, or by a run that has published all meanwhile."""
+        ours = await self.files.read(source)
+        if ours is None and await self.files.kind(f"{claim.folder}/{MESSAGE}") is not None:
+            raise _damaged(claim.folder)  # or a message would appear without its signature
+        if ours is not None and ours != await self._content(target, _foreign(target)):
+            raise _foreign(target)
+
+    async def _content(self, path: str, otherwise: TransferError) -> bytes | None:
+        """A file's bytes, None where nothing stands; raises `otherwise` for what is none, such as a FIFO."""
+        match await self.files.kind(path):
+            case None:
+                return None
+            case Kind.FILE:
+                return await self.files.read(path)
+            case _:
+                raise otherwise
 
     async def publish_message(self, claim: Claim) -> bool:
         """Make the message visible, whole, replacing nothing; False when another run did it meanwhile.
@@ -179,9 +218,11 @@ class Transport:
         """
         source, target = f"{claim.folder}/{MESSAGE}", f"{claim.inbox}/{claim.name}"
         if not await self.files.move(source, target):
-            if await self.files.kind(source) is None:
-                return False
-            raise _foreign(target)
+            if await self.files.kind(source) is not None:
+                raise _foreign(target)
+            if await self.files.kind(f"{claim.folder}/{WITHDRAWN}") is not None:
+                raise given_up()
+            return False
         await self.files.sync(claim.inbox)
         await self.files.sync(claim.folder)
         return True
@@ -218,7 +259,7 @@ class Transport:
 
 def staging_folder(envelope: Envelope) -> str:
     """A fresh place to put an envelope together: two runs of one identity never share it."""
-    return f"{envelope.inbox}/{WORKSHOP}/new-{envelope.identity}-{secrets.token_hex(4)}"
+    return f"{envelope.inbox}/{WORKSHOP}/{STAGED}-{envelope.identity}-{secrets.token_hex(4)}"
 
 
 def contents(envelope: Envelope) -> dict[str, bytes]:
@@ -244,11 +285,30 @@ def _parsed_record(record: bytes, folder: str) -> tuple[str, bool]:
     try:
         fields = json.loads(record)
         name, signed = fields["name"], fields["signed"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         name, signed = None, None
     if not isinstance(name, str) or not isinstance(signed, bool) or not is_canonical(name):
-        raise TransferError(f"the claim `{folder}` is damaged", code="claim-damaged", permanent=True)
+        raise _damaged(folder)
     return name, signed
+
+
+def given_up() -> TransferError:
+    """A person withdrew this delivery: no run finishes it."""
+    return TransferError(
+        "this delivery was given up by a person",
+        code="withdrawn",
+        permanent=True,
+        hint="to send it after all, give its message the next SEQUENCE",
+    )
+
+
+def _damaged(folder: str) -> TransferError:
+    return TransferError(
+        f"the claim `{folder}` is damaged",
+        code="claim-damaged",
+        permanent=True,
+        hint="somebody changed what is in it: look at it, and move it away to deliver anew",
+    )
 
 
 def _taken_away(envelope: Envelope) -> TransferError:

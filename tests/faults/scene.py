@@ -1,4 +1,4 @@
-"""A scene without fixtures, cheap for many points: one key, one sshd, senders with homes of their own, and a verdict."""
+"""A scene without fixtures, cheap for many points: one key, one sshd, senders with homes of their own; a verdict."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ class Sender:
         first: int = 1,
         signed: str | None = None,
         retries: int = 0,
+        backoff: int = 1,
     ) -> Path:
         """Writes `count` messages, in turn of these conversations, and the manifest `name` that sends them."""
         folder = self.project / name
@@ -74,7 +75,7 @@ class Sender:
             message(folder / path, conversation_id=turn, sequence=sequence, body=f"* {name} {path}\n" + "text " * 200)
             sends.append({"id": f"{turn}-{sequence}", "destination": destination, "message": path})
         sign: object = {"key": signed} if signed else False
-        defaults = {"sign": sign, "retry": {"retries": retries, "backoff": [1]}}
+        defaults = {"sign": sign, "retry": {"retries": retries, "backoff": [backoff]}}
         (folder / "m.yaml").write_text(
             json.dumps({"cas": 1, "sender": "builder", "defaults": defaults, "sends": sends}), encoding="utf-8"
         )

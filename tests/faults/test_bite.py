@@ -46,13 +46,7 @@ def run_tests(root: Path, *tests: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options, *tests],
         cwd=root,
-        env={
-            **kept,
-            "PYTHONPATH": str(root),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "CAS_FAULTS": "all",
-            "CAS_FAULTS_REPORT": "",
-        },
+        env={**kept, **own},
         capture_output=True,
         text=True,
         timeout=300,

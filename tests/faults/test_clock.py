@@ -1,4 +1,4 @@
-"""A clock that goes back an hour or forward a year: names still rise within a conversation, and plans stay as they are."""
+"""A clock that goes back an hour or forward a year: names rise within a conversation, and plans stay as they are."""
 
 from __future__ import annotations
 

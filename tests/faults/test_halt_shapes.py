@@ -1,4 +1,4 @@
-"""HALT in each of its shapes, at each of its points, for every transport: exit 5 at once, and nothing published after."""
+"""HALT in each shape, at each point, for every transport: exit 5 at once, and nothing published after."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ def test_halt_stops_all_sending_at_once_whatever_it_is(scene: Scene, way: str, p
     sender = scene.sender(f"h-{name}")
     sender.environment["PYTHONPATH"] += os.pathsep + os.pathsep.join(sys.path)
     inbox = scene.inbox(way, name, sender)
-    manifest = sender.manifest(name, scene.address(way, name), 3, signed=scene.key.fingerprint, retries=3)
+    manifest = sender.manifest(name, scene.address(way, name), 3, signed=scene.key.fingerprint, retries=3, backoff=30)
 
     run, seconds = halted(scene, sender, manifest, way, point, shape)
 

@@ -1,4 +1,4 @@
-"""A network that cuts, stalls or crawls, at offsets all through a session: each run ends in time, the next one finishes."""
+"""A network that cuts, stalls or crawls, all through a session: each run ends in time, and the next one finishes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A long run: thousands of messages while a reader checks each pair as it appears; memory and descriptors stay level."""
+"""A long run: thousands of messages, a reader checks each pair as it appears; memory and descriptors stay level."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ for manifest in sys.argv[1:]:
     if code:
         sys.exit(words.getvalue())
 """
-# Looks at an inbox until it is told to end. Of every message that it sees, the signature has to be there already and the
-# bytes have to be some that were sent; gpg is asked for one in so many.
+# Looks at an inbox until it is told to end. Of every message that it sees, the signature has to be there already, and
+# the bytes have to be some that were sent; gpg is asked for one in so many.
 READER = """
 import hashlib, json, os, sys
 from pathlib import Path
 from cas.receiver import good_signature
-inbox, expected, every, end = Path(sys.argv[1]), set(json.loads(Path(sys.argv[2]).read_text())), *map(str, sys.argv[3:5])
+inbox, expected, every, end = Path(sys.argv[1]), set(json.loads(Path(sys.argv[2]).read_text())), *sys.argv[3:5]
 seen, bad, verified = set(), [], 0
 last = False
 while True:
     last = os.path.exists(end)  # then one more look, at all that is there
-    names = {name for name in os.listdir(inbox) if name.endswith(".org") and name[0] != "."} if inbox.is_dir() else set()
+    visible = [name for name in os.listdir(inbox) if name[0] != "."] if inbox.is_dir() else []
+    names = {name for name in visible if name.endswith(".org")}
     for name in sorted(names - seen):
         seen.add(name)
         content, signature = (inbox / name).read_bytes(), (inbox / f"{name}.asc")

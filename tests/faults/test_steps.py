@@ -17,7 +17,8 @@ from support import Home, Run, message
 
 from cas.ledger import Ledger
 
-CALLS = "fsync,fdatasync,rename,renameat2,link,linkat,mkdir,write"
+CALLS = "execve,fsync,fdatasync,rename,renameat2,link,linkat,mkdir,write"
+SIGNED = r'execve\(.*"--detach-sign"'
 LEDGER = r"f(data)?sync\(\d+<[^>]*/ledger\.sqlite[^>]*>"
 RESERVED = r"fsync\(\d+<[^>]*/\.tmp\.cas/name-"
 WORKSHOP = r"fsync\(\d+<[^>]*/\.tmp\.cas>"
@@ -73,10 +74,10 @@ def trace(scene: Scene) -> Trace:
 
 
 def test_the_intent_is_on_disk_before_anything_moves(trace: Trace):
-    trace.in_order(LEDGER, STAGED)
+    """Signed first, since the signature is part of it; the ledger was made before that."""
+    _, intended, reserved, _ = trace.in_order(SIGNED, LEDGER, RESERVED, STAGED)
 
-    first = trace.at(STAGED)
-    assert trace.at(LEDGER) < trace.at(RESERVED) < first
+    assert intended < trace.at(RESERVED) == reserved
 
 
 def test_a_reservation_is_on_disk_before_the_message_is_staged(trace: Trace):
