@@ -45,7 +45,7 @@ run_tests() {
     "$venv/bin/python" -m pytest "$@"
 }
 
-# All points of the fault suite; `./do test` takes a sample of them.
+# All points of the fault suite, and what it counted.
 run_faults() {
     report=$(mktemp)
     trap 'rm -f "$report"' EXIT

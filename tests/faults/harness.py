@@ -1,33 +1,43 @@
-"""How many points a fault is tried at, and where the counts go."""
+"""What every fault test stands on: how many of its points run, and where they are counted."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import TypeVar, overload
 
 T = TypeVar("T")
+
+EVERY_POINT = "CAS_FAULTS"
+"""Set to `all` for the whole suite; else a sample of each test's points runs."""
+REPORT = "CAS_FAULTS_REPORT"
+"""The file that takes the counts, a line of JSON each."""
 
 
 @overload
 def points(many: int, few: int) -> int: ...
 @overload
-def points(many: Sequence[T], few: int) -> list[T]: ...
-def points(many: int | Sequence[T], few: int) -> int | list[T]:
-    """All points, or as many, when CAS_FAULTS is `all`; else so few of them, evenly spread."""
+def points(many: Iterable[T], few: int) -> list[T]: ...
+
+
+def points(many: int | Iterable[T], few: int) -> int | list[T]:
+    """All of them in the whole suite; else `few`, spread evenly over them. Of a number: how many."""
+    everything = os.environ.get(EVERY_POINT) == "all"
     if isinstance(many, int):
-        return many if os.environ.get("CAS_FAULTS") == "all" else few
-    if os.environ.get("CAS_FAULTS") == "all" or len(many) <= few:
-        return list(many)
-    return [many[index * len(many) // few] for index in range(few)]
+        return many if everything else min(many, few)
+    found = list(many)
+    if everything or len(found) <= few:
+        return found
+    return [found[number * len(found) // few] for number in range(few)]
 
 
 def report(name: str, **counts: int) -> None:
-    """Add counts to the report that CAS_FAULTS_REPORT names, a line of JSON at once; nothing where it names none."""
-    path = os.environ.get("CAS_FAULTS_REPORT")
-    if path:
+    """Count a fault's points; tests that use one name are summed."""
+    if file := os.environ.get(REPORT):
         line = json.dumps({"name": name, **counts}) + "\n"
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.write(line)
+        handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(handle, line.encode())  # one write: several processes append to the file
+        finally:
+            os.close(handle)
