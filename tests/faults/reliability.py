@@ -16,7 +16,8 @@ REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 COUNTS, PAGE = REFERENCE / "reliability.json", REFERENCE / "reliability.md"
 HEAD = """# Reliability
 
-What the fault suite did, and what it found wrong. `./do faults` runs all of it and writes this page. How a delivery goes, and why each of these faults is survived, is in
+What the fault suite did, and what it found wrong. `./do faults` runs all of it and writes this page.
+How a delivery goes, and why each of these faults is survived, is in
 [delivery](../explanation/delivery.md).
 """
 
