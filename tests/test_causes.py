@@ -63,6 +63,12 @@ def test_a_file_error_without_a_number_is_told_in_its_own_words():
         (BadAuthenticationType("no", ["password"]), "refused the login", "login-refused", PERMANENT),
         (SSHException("No authentication methods available"), "no SSH key", "login-refused", PERMANENT),
         (AuthenticationException("Authentication timeout."), "did not answer in time", "not-connected", TRANSIENT),
+        (
+            AuthenticationException("Authentication failed: transport shut down or saw EOF"),
+            "broke off",
+            "not-connected",
+            TRANSIENT,
+        ),
         (AuthenticationException("timed out"), "did not answer in time", "not-connected", TRANSIENT),
         (NoValidConnectionsError({("::1", 22): OSError()}), "connection refused", "not-connected", TRANSIENT),
         (ConnectionRefusedError(errno.ECONNREFUSED, "no"), "connection refused", "not-connected", TRANSIENT),

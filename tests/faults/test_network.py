@@ -17,7 +17,7 @@ from support import Run
 OFFSETS = 40
 DEADLINE = 4
 GRACE = 5
-AT_ONCE = 6
+AT_ONCE = 3
 """Points side by side. Most of their time is spent waiting for a network that is silent."""
 
 
@@ -72,7 +72,7 @@ def sizes(scene: Scene, sender: Sender, way: str) -> dict[Direction, int]:
     """The bytes of a whole session, in each direction."""
     with proxy(scene.server.host, scene.server.port) as between:
         sender.home.peers(scene.peers(between.port))
-        run = sender.run("apply", manifest(scene, sender, way, f"whole-{way}"))
+        run = sender.run("apply", manifest(scene, sender, way, sender.home.path.name))
         assert run.code == 0, run.err
         return dict(between.gone)
 
