@@ -24,7 +24,7 @@ def opened(destination: Destination, timeout: int, *, home: Path, user: str) -> 
 
     session = ssh.connected(destination, home=home, user=user, timeout=timeout)
     try:
-        files = SftpFiles(session.channel(lambda channel: channel.invoke_subsystem("sftp")), session.where)
+        files = SftpFiles(session.channel("SFTP", lambda channel: channel.invoke_subsystem("sftp")), session.where)
         yield RsyncTransport(files, session) if destination.transport == "rsync" else Transport(files, session.close)
     finally:
         session.close()

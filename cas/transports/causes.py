@@ -54,6 +54,8 @@ def from_connecting(error: Exception, where: str) -> TransferError:
             return error
         case PasswordRequiredException():
             return _login(f"the SSH key for {where} asks for a passphrase", "add it to the agent: ssh-add")
+        case AuthenticationException() if "shut down" in text:
+            return _connection(f"{where} broke off the login")
         case AuthenticationException() if "timeout" in text.lower() or "timed out" in text.lower():
             return _connection(f"{where} did not answer in time")
         case AuthenticationException():
@@ -82,10 +84,25 @@ def from_connecting(error: Exception, where: str) -> TransferError:
             raise error
 
 
+def unusable_key(path: str) -> TransferError:
+    """A file that should hold a private key, and holds none."""
+    return _login(f"`{path}` is no private SSH key", "check `identity_file` under [peers] in peers.toml")
+
+
 def lost(where: str, error: Exception) -> TransferError:
     """A connection that stood, and broke or fell silent."""
     why = "fell silent" if isinstance(error, TimeoutError) else "was lost"
     return TransferError(f"the connection to {where} {why}", code="connection-lost", permanent=False)
+
+
+def not_offered(where: str, what: str) -> TransferError:
+    """A login that went well, behind which SFTP, or rsync, may not be used."""
+    return TransferError(
+        f"{where} offers no {what}",
+        code="not-offered",
+        permanent=True,
+        hint="see `Subsystem sftp` and `ForceCommand` in its sshd_config, and the account's login shell",
+    )
 
 
 def _connection(message: str) -> TransferError:

@@ -1,7 +1,8 @@
 """What rsync starts in the place of ssh: passes its bytes to the connection that cas has open already.
 
-Run as a script, with the standard library alone: `rsh.py SOCKET [-l USER] HOST COMMAND…`. The command goes first, as
-one line; then bytes both ways; the command's end is the socket's.
+Run as a script, with the standard library alone: `rsh.py DESCRIPTOR [-l USER] HOST COMMAND…`, the descriptor being
+one end of a pair of sockets. The command goes first, as one line; then bytes both ways; the command's end is the
+socket's.
 """
 
 import os
@@ -11,11 +12,10 @@ import threading
 
 
 def main(arguments: list[str]) -> None:
-    path, *words = arguments
+    descriptor, *words = arguments
     if words[0] == "-l":
         words = words[2:]
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(path)
+    connection = socket.socket(fileno=int(descriptor))
     connection.sendall(" ".join(words[1:]).encode() + b"\n")  # joined as ssh joins them
     threading.Thread(target=_upwards, args=(connection,), daemon=True).start()
     while content := connection.recv(1 << 16):

@@ -13,20 +13,21 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from paramiko import Channel
 
 from cas.errors import CasError, TransferError
-from cas.transports import rsh
+from cas.transports import causes, rsh
 from cas.transports.files import Files
 from cas.transports.ssh import Session
 from cas.transports.transport import WORKSHOP, Envelope, Transport, contents, staging_folder
 
 OPTIONS = ("-a", "--no-owner", "--no-group", "--no-perms", "--omit-dir-times")
 REMOTE_RSYNC_MISSING = 127
+MOST_WORDS = 10_000
 
 
 class RsyncTransport(Transport):
@@ -72,16 +73,29 @@ class RsyncTransport(Transport):
 
     def _copy(self, tree: str, target: str) -> None:
         path = "./" + target[2:] if target.startswith("~/") else target
-        with _shell(self._session) as (remote_shell, ended):
+        ended = _Ended()
+        ours, theirs = socket.socketpair()
+        with ours, theirs, tempfile.TemporaryFile() as said:
+            shell = (sys.executable, "-ISE", rsh.__file__, str(theirs.fileno()))
             command = [str(self._rsync), *OPTIONS, f"--timeout={int(self._session.timeout)}", "-s"]
-            result = subprocess.run(
-                [*command, "-e", remote_shell, f"{tree}/", f"peer:{path}"],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-            )
-        if result.returncode:
-            raise _reason(ended, result)
+            try:
+                process = subprocess.Popen(
+                    [*command, "-e", " ".join(map(shlex.quote, shell)), f"{tree}/", f"peer:{path}"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=said,
+                    pass_fds=[theirs.fileno()],
+                )
+            except OSError as error:
+                raise causes.from_os_error(error, str(self._rsync)) from error
+            theirs.close()  # so that ours ends when rsync and its shell do
+            with process:
+                _serve(ours, self._session, ended)
+                _end(process, self._session.timeout)
+            said.seek(0)
+            words = said.read(MOST_WORDS).decode("utf-8", "replace")
+        if process.returncode:
+            raise _reason(ended, process.returncode, words)
 
 
 class _Ended:
@@ -92,48 +106,43 @@ class _Ended:
     error: CasError | None = None
 
 
-@contextmanager
-def _shell(session: Session) -> Iterator[tuple[str, _Ended]]:
-    """A remote shell for rsync's `-e`, over the open session; and how its command ended."""
-    ended = _Ended()
-    with tempfile.TemporaryDirectory(prefix="cas-") as folder, socket.socket(socket.AF_UNIX) as server:
-        path = f"{folder}/rsh"
-        server.bind(path)
-        server.listen(1)
-        server.settimeout(session.timeout)
-        thread = threading.Thread(target=_serve, args=(server, session, ended), daemon=True)
-        thread.start()
-        words = (sys.executable, "-ISE", rsh.__file__, path)
-        yield " ".join(shlex.quote(word) for word in words), ended
-        thread.join(session.timeout)
-
-
-def _serve(server: socket.socket, session: Session, ended: _Ended) -> None:
+def _end(process: subprocess.Popen[bytes], timeout: float) -> None:
+    """Wait until rsync has ended; it is ended if it does not by itself."""
     try:
-        connection, _ = server.accept()
-    except OSError:  # rsync never came
-        return
-    with connection:
+        process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _serve(connection: socket.socket, session: Session, ended: _Ended) -> None:
+    """Run the command that rsync's shell asks for, and carry the bytes between them until it has ended."""
+    connection.settimeout(session.timeout)
+    try:
         command = _line(connection)
-        try:
-            channel = session.channel(lambda channel: channel.exec_command(command))
-        except CasError as error:
-            ended.error = error
-            return
-        with channel:
-            down = threading.Thread(target=_pump, args=(channel.recv, connection.sendall), daemon=True)
-            words = threading.Thread(target=_listen, args=(channel, ended), daemon=True)
-            down.start()
-            words.start()
-            up = threading.Thread(
-                target=_pump, args=(connection.recv, channel.sendall, channel.shutdown_write), daemon=True
-            )
-            up.start()
-            down.join()
-            if channel.exit_status_ready():
-                ended.status = channel.recv_exit_status()
-            words.join(1)
-        # Closing alone would not be seen on the other side while a thread of ours still reads.
+    except TimeoutError:
+        return
+    if not command:  # rsync ended before it started its shell
+        return
+    connection.settimeout(None)
+    try:
+        channel = session.channel("rsync", lambda channel: channel.exec_command(command))
+    except CasError as error:
+        ended.error = error
+        return
+    with channel:
+        down = threading.Thread(target=_pump, args=(channel.recv, connection.sendall), daemon=True)
+        words = threading.Thread(target=_listen, args=(channel, ended), daemon=True)
+        up = threading.Thread(
+            target=_pump, args=(connection.recv, channel.sendall, channel.shutdown_write), daemon=True
+        )
+        for thread in (down, words, up):
+            thread.start()
+        down.join()
+        if channel.status_event.wait(1):  # the status may come behind the last byte
+            ended.status = channel.recv_exit_status()
+        words.join(1)
+    # Closing alone would not be seen on the other side while a thread of ours still reads.
+    with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
 
 
@@ -173,13 +182,13 @@ def _write(tree: Path, batch: Sequence[tuple[str, Envelope]]) -> None:
                 file.write(content)
 
 
-def _reason(ended: _Ended, result: subprocess.CompletedProcess[bytes]) -> CasError:
+def _reason(ended: _Ended, code: int, words: str) -> CasError:
     if ended.error:
         return ended.error
     if ended.status == REMOTE_RSYNC_MISSING:
         return _failed("rsync is not installed on the other side", permanent=True)
-    words = (ended.words + result.stderr.decode("utf-8", "replace")).strip().split("\n")[0]
-    return _failed(f"rsync failed with code {result.returncode}: {words}", permanent=False)
+    first = (ended.words + words).strip().split("\n")[0]
+    return _failed(f"rsync failed with code {code}: {first}", permanent=False)
 
 
 def _failed(message: str, *, permanent: bool) -> TransferError:

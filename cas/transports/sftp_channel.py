@@ -64,7 +64,9 @@ class SftpChannel:
         try:
             self.extensions = self._greeted()
         except BREAKS as error:
-            raise causes.lost(where, error) from error
+            transport = channel.get_transport()
+            offered = not isinstance(error, EOFError) or transport is None or not transport.is_active()
+            raise (causes.lost(where, error) if offered else causes.not_offered(where, "SFTP")) from error
 
     def close(self) -> None:
         self._channel.close()

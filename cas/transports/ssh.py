@@ -9,8 +9,11 @@ from __future__ import annotations
 import logging
 import shlex
 import socket
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fabric import Config, Connection
 from paramiko import (
@@ -24,16 +27,13 @@ from paramiko import (
     SSHException,
     Transport,
 )
+from paramiko.pkey import UnknownKeyType
 
 from cas.errors import TransferError
 from cas.inventory import Destination
 from cas.transports import causes, known_hosts
 
 SYSTEM = Path("/etc/ssh")
-KEY_ALGORITHMS = (
-    *("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"),
-    *known_hosts.RSA,
-)
 
 
 class Session:
@@ -44,13 +44,14 @@ class Session:
         self.where = where
         self.timeout = timeout
 
-    def channel(self, start: Callable[[Channel], None]) -> Channel:
-        """A channel on which every wait is bounded, started by `start` (a subsystem, a command)."""
+    def channel(self, what: str, start: Callable[[Channel], None]) -> Channel:
+        """A channel to `what`, on which every wait is bounded; `start` asks for it (a subsystem, a command)."""
         transport: Transport = self._connection.transport
         try:
             channel = transport.open_session(timeout=self.timeout)
             channel.settimeout(self.timeout)
-            start(channel)
+            if not _answered(channel, start, self.timeout):
+                raise causes.not_offered(self.where, what)
         except (EOFError, OSError, SSHException) as error:
             raise causes.lost(self.where, error) from error
         return channel
@@ -60,6 +61,31 @@ class Session:
         gateway = self._connection.gateway
         if isinstance(gateway, Connection):
             gateway.close()
+
+
+def _answered(channel: Channel, start: Callable[[Channel], None], timeout: float) -> bool:
+    """Whether the other side agreed. paramiko would wait without end for its answer."""
+    late = threading.Event()
+
+    def wake() -> None:
+        late.set()
+        channel.event.set()
+
+    timer = threading.Timer(timeout, wake)
+    timer.daemon = True
+    timer.start()
+    try:
+        start(channel)
+    except SSHException:
+        if late.is_set():
+            raise TimeoutError from None
+        transport = channel.get_transport()
+        if transport is None or not transport.is_active():
+            raise
+        return False
+    finally:
+        timer.cancel()
+    return True
 
 
 def connected(destination: Destination, *, home: Path, user: str, timeout: float) -> Session:
@@ -75,7 +101,7 @@ def connected(destination: Destination, *, home: Path, user: str, timeout: float
         _open(connection)
     except Exception as error:
         connection.client.close()
-        raise causes.from_connecting(error, where) from error
+        raise causes.from_connecting(_key_fault(error, connection.connect_kwargs["key_filename"]), where) from error
     return Session(connection, where, timeout)
 
 
@@ -133,14 +159,21 @@ def _secure(connection: Connection, home: Path, pin: str | None) -> None:
     keys = known_hosts.host_keys(_known_hosts(found, home), name, port if "hostkeyalias" not in found else 22)
     if keys.trusted and pin is None:
         usable = known_hosts.algorithms(kind for kind, _ in keys.trusted)
-        unusable = [name for name in KEY_ALGORITHMS if name not in usable]
-        connection.connect_kwargs["disabled_algorithms"] = {"keys": unusable}
+        connection.connect_kwargs["transport_factory"] = partial(_preferring, usable)
     connection.client.set_missing_host_key_policy(_Check(keys, pin, connection.host, port))
     if isinstance(connection.gateway, Connection):
         connection.gateway.connect_timeout = connection.connect_timeout
         for key in ("banner_timeout", "auth_timeout", "channel_timeout"):
             connection.gateway.connect_kwargs[key] = connection.connect_timeout
         _secure(connection.gateway, home, None)
+
+
+def _preferring(algorithms: Collection[str], sock: socket.socket, **options: Any) -> Transport:
+    """A transport that asks for a host key of a kind that is known; another kind comes last, and is then shown."""
+    transport = Transport(sock, **options)
+    settings = transport.get_security_options()
+    settings.key_types = tuple(sorted(settings.key_types, key=lambda name: name not in algorithms))
+    return transport
 
 
 def _known_hosts(found: dict[str, str], home: Path) -> Iterator[str]:
@@ -219,6 +252,21 @@ def _open(connection: Connection) -> None:
         except SSHException:
             raise error from None
         connection.transport = transport
+
+
+def _key_fault(error: Exception, names: Iterable[str]) -> Exception:
+    """What is wrong with a key's file, if that was it: paramiko does not say with which."""
+    if isinstance(error, SSHException | ValueError | IsADirectoryError) and not isinstance(
+        error, AuthenticationException | TransferError
+    ):
+        for name in names:
+            try:
+                PKey.from_path(name)
+            except (FileNotFoundError, PasswordRequiredException, TypeError):  # TypeError: it has a passphrase
+                continue
+            except (OSError, ValueError, SSHException, UnknownKeyType):
+                return causes.unusable_key(name)
+    return error
 
 
 def _wants_login(error: SSHException) -> bool:
