@@ -27,8 +27,8 @@ class Progress:
     """How far a delivery has come; kept across the attempts of one run, and the one record here that changes.
 
     `asked`: its publication was asked for, so that without an answer nobody knows. `done`: it is published; `ours`: by
-    this run. `evidence`: what says so, where it was there before. `resumed`: an earlier run began it. `after`: the
-    latest name that its lane is known to have. `error`: what stopped it in the latest attempt.
+    this run. `evidence`: what says so, where it was there before. `resumed`: an earlier run began it; `tried`: so did
+    this one. `after`: the latest name that its lane is known to have. `error`: what stopped it in the latest attempt.
     """
 
     delivery: Delivery
@@ -40,7 +40,7 @@ class Progress:
     ours: bool = False
     evidence: str | None = None
     resumed: bool = False
-    cleaned: bool = False
+    tried: bool = False
     after: str = ""
     error: CasError | None = None
 
@@ -147,13 +147,13 @@ def _prepare(batch: Sequence[Progress], transport: Transport) -> None:
 
 
 def _clean(batch: Sequence[Progress], transport: Transport) -> None:
-    """Take away what an earlier run staged for these deliveries, and never claimed."""
+    """Take away what earlier runs and attempts staged for these deliveries, and never claimed."""
     ours: dict[str, set[str]] = {}
     for item in batch:
         # A single send that is new here can have been begun nowhere.
-        if not item.done and not item.cleaned and (item.resumed or item.delivery.repeatable):
+        if not item.done and (item.tried or item.resumed or item.delivery.repeatable):
             ours.setdefault(item.envelope.inbox, set()).add(item.envelope.identity)
-        item.cleaned = True
+        item.tried = True
     transport.run(transport.clean(inbox, identities) for inbox, identities in ours.items())
 
 

@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from types import TracebackType
 
-from scene import Verdict, left_over
+from scene import Verdict, left_over, unclosed
 from support import pairs
 
 LOOK_EVERY = 0.002
@@ -92,4 +92,5 @@ def judged(receiver: Receiver, expected: Iterable[bytes]) -> Verdict:
         unsigned=len(receiver.unsigned),
         left=len(left_over(receiver.inbox)) + len(alone),
         foreign=sum(count for content, count in found.items() if content not in wanted),
+        unclosed=len(unclosed(receiver.inbox)),
     )

@@ -1,4 +1,4 @@
-"""A power cut at any call of the sender: what was said to be delivered is there, and no message without its signature."""
+"""A power cut at any call of the sender: what was said to be delivered is there, and signed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Result:
 
     @property
     def wrong(self) -> str:
-        """What went wrong, or nothing. Of what a cut may leave over, a signature in a receipt is no harm."""
+        """What went wrong, or nothing. A cut may leave the signature in a receipt."""
         found = [
             reason
             for bad, reason in (
@@ -51,7 +51,7 @@ class Result:
                 (self.missing, f"lost after it was said to be delivered: {self.missing}"),
                 (self.bad, f"without a good signature: {self.bad}"),
                 (self.next.code, f"then exit code {self.next.code}: {self.next.err}"),
-                (not replace(self.verdict, left=0).sound, str(self.verdict)),
+                (not replace(self.verdict, unclosed=0).sound, str(self.verdict)),
             )
             if bad
         ]
