@@ -99,6 +99,8 @@ class Transport:
             state = ClaimState.CLAIMED
         elif await self.files.kind(f"{folder}/{WITHDRAWN}"):
             state = ClaimState.WITHDRAWN
+        else:
+            await self.files.sync(inbox)  # whoever published it may have been killed before this
         return Claim(identity=identity, inbox=inbox, name=name, signed=signed, state=state)
 
     async def reserve(self, inbox: str, name: str, identity: str) -> bool:
@@ -222,6 +224,7 @@ class Transport:
                 raise _foreign(target)
             if await self.files.kind(f"{claim.folder}/{WITHDRAWN}") is not None:
                 raise given_up()
+            await self.files.sync(claim.inbox)
             return False
         await self.files.sync(claim.inbox)
         await self.files.sync(claim.folder)

@@ -38,10 +38,13 @@ def page(kept: Mapping[str, object]) -> str:
     faults = kept["faults"]
     assert isinstance(faults, dict)
     rows = [
-        f"| {name} | {', '.join(f'{value} {key}' for key, value in sorted(faults[name].items()))} |"
-        for name in sorted(faults)
+        f"| {name} | {counts.get('points', '')} | {', '.join(_told(counts))} |" for name, counts in sorted(faults.items())
     ]
-    return "\n".join([HEAD, f"Run on {kept['machine']}.", "", "| fault | counts |", "| --- | --- |", *rows, ""])
+    return "\n".join([HEAD, f"Run on {kept['machine']}.", "", "| fault | points | counts |", "| --- | ---: | --- |", *rows, ""])
+
+
+def _told(counts: Mapping[str, int]) -> list[str]:
+    return [f"{key.replace('_', ' ')} {value}" for key, value in sorted(counts.items()) if key != "points"]
 
 
 def main(arguments: list[str]) -> None:

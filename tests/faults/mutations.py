@@ -1,0 +1,271 @@
+"""Faults to seed into cas, one at a time, each as an exact replacement of text, and a quick test that each turns red.
+
+Every text to replace stands exactly once in its file: a change to the code that makes an entry here void is found out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+STEPS = "tests/faults/test_steps.py::"
+HALT = "tests/faults/test_halt_shapes.py::test_halt_stops_all_sending_at_once_whatever_it_is"
+TRANSPORTS = "tests/test_transports.py::"
+SEND = "tests/test_send.py::"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutation:
+    """A fault: in `file`, `old` becomes `new`, which `test` notices."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+    def seed(self, root: Path) -> None:
+        """Put the fault into a copy of the code."""
+        path = root / "cas" / self.file
+        text = path.read_text(encoding="utf-8")
+        found = text.count(self.old)
+        assert found == 1, f"{self.name}: the text to replace stands {found} times in cas/{self.file}, not once"
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+
+
+MUTATIONS = (
+    Mutation(
+        name="a file is not synced",
+        file="transports/local.py",
+        old="                os.fsync(file.fileno())\n",
+        new="",
+        test=f"{STEPS}test_what_is_staged_is_on_disk_before_it_is_claimed[message]",
+    ),
+    Mutation(
+        name="a staged folder is not synced",
+        file="transports/transport.py",
+        old='await self.files.create(f"{folder}/{name}", content)\n            await self.files.sync(folder)\n',
+        new='await self.files.create(f"{folder}/{name}", content)\n',
+        test=f"{STEPS}test_what_is_staged_is_on_disk_before_it_is_claimed[folder]",
+    ),
+    Mutation(
+        name="a reservation is not synced",
+        file="transports/transport.py",
+        old="        if await self.files.create(reservation, identity.encode()):\n"
+        '            await self.files.sync(f"{inbox}/{WORKSHOP}")\n',
+        new="        if await self.files.create(reservation, identity.encode()):\n",
+        test=f"{STEPS}test_a_reservation_is_on_disk_before_the_message_is_staged",
+    ),
+    Mutation(
+        name="the inbox is not synced between signature and message",
+        file="transports/transport.py",
+        old="            await self._stands(claim, source, target)\n        await self.files.sync(claim.inbox)\n",
+        new="            await self._stands(claim, source, target)\n",
+        test=f"{STEPS}test_a_signature_is_on_disk_before_its_message_is_published",
+    ),
+    Mutation(
+        name="the claim is not synced after the message left it",
+        file="transports/transport.py",
+        old="        await self.files.sync(claim.folder)\n        return True\n\n    async def close",
+        new="        return True\n\n    async def close",
+        test=f"{STEPS}test_a_message_is_on_disk_before_the_ledger_says_that_it_is_delivered[claim]",
+    ),
+    Mutation(
+        name="the message is published before its signature",
+        file="attempt.py",
+        old="    if claim.signed:\n        await transport.publish_signature(claim)\n",
+        new="    item.ours = await transport.publish_message(claim)\n"
+        "    if claim.signed:\n        await transport.publish_signature(claim)\n",
+        test=f"{STEPS}test_a_signature_is_on_disk_before_its_message_is_published",
+    ),
+    Mutation(
+        name="the message is linked, not renamed",
+        file="transports/local.py",
+        old="                _rename_without_replacing(self.absolute(source), self.absolute(target))\n",
+        new="                os.link(self.absolute(source), self.absolute(target))\n",
+        test=f"{TRANSPORTS}test_a_claim_says_whether_its_message_is_published[local]",
+    ),
+    Mutation(
+        name="HALT is not looked for between signature and message",
+        file="attempt.py",
+        old="    _unless(stop)\n    item.asked = True\n",
+        new="    item.asked = True\n",
+        test=f"{HALT}[local-publish_signature-text]",
+    ),
+    Mutation(
+        name="HALT is not looked for before the signature",
+        file="attempt.py",
+        old="    _unless(stop)\n    if claim.signed:\n",
+        new="    if claim.signed:\n",
+        test=f"{HALT}[local-claim-text]",
+    ),
+    Mutation(
+        name="HALT is not looked for first of all",
+        file="commands.py",
+        old="    _unless_halted(around)\n    ready = preparation.of_manifests(",
+        new="    ready = preparation.of_manifests(",
+        test="tests/test_apply.py::test_of_several_causes_the_most_telling_one_gives_the_exit_code",
+    ),
+    Mutation(
+        name="HALT is not looked for while waiting",
+        file="batch.py",
+        old="            seconds -= LOOK_EVERY\n            error = self._world.stop()\n",
+        new="            seconds -= LOOK_EVERY\n",
+        test=f"{HALT}[sftp-waiting-text]",
+    ),
+    Mutation(
+        name="a HALT that is a dangling link does not count",
+        file="halt.py",
+        old="            os.lstat(path)  # not `exists`, which is false for a dangling link\n",
+        new="            os.stat(path)\n",
+        test=f"{HALT}[local-before-dangling-link]",
+    ),
+    Mutation(
+        name="any host key is accepted",
+        file="transports/ssh.py",
+        old="        del client, hostname\n",
+        new="        return\n",
+        test=f"{SEND}test_an_unknown_host_key_is_refused_at_once",
+    ),
+    Mutation(
+        name="a reservation is not exclusive here",
+        file="transports/local.py",
+        old="os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW",
+        new="os.O_CREAT | os.O_NOFOLLOW",
+        test=f"{TRANSPORTS}test_a_name_is_reserved_for_one_identity[local]",
+    ),
+    Mutation(
+        name="a reservation is not exclusive over SFTP",
+        file="transports/sftp.py",
+        old="wire.SFTP_FLAG_CREATE | wire.SFTP_FLAG_EXCL",
+        new="wire.SFTP_FLAG_CREATE",
+        test=f"{TRANSPORTS}test_a_name_is_reserved_for_one_identity[sftp]",
+    ),
+    Mutation(
+        name="a name is reserved where a file stands",
+        file="transports/transport.py",
+        old='if await self.files.kind(f"{inbox}/{name}") or await',
+        new="if False and await",
+        test=f"{TRANSPORTS}test_a_name_under_which_something_stands_cannot_be_reserved",
+    ),
+    Mutation(
+        name="the claim of another run is swept aside",
+        file="transports/local.py",
+        old="                os.rename(self.absolute(source), self.absolute(target))\n            except",
+        new="                __import__('shutil').rmtree(self.absolute(target), ignore_errors=True)\n"
+        "                os.rename(self.absolute(source), self.absolute(target))\n            except",
+        test=f"{TRANSPORTS}test_of_two_who_claim_one_identity_the_second_goes_on_with_the_firsts[local]",
+    ),
+    Mutation(
+        name="a receipt is taken for a claim",
+        file="transports/transport.py",
+        old="        state = ClaimState.PUBLISHED\n",
+        new="        state = ClaimState.CLAIMED\n",
+        test=f"{TRANSPORTS}test_a_message_that_the_receiver_took_away_stays_published[local]",
+    ),
+    Mutation(
+        name="a message replaces what stands, here",
+        file="transports/local.py",
+        old="                _rename_without_replacing(self.absolute(source), self.absolute(target))\n",
+        new="                os.replace(self.absolute(source), self.absolute(target))\n",
+        test=f"{TRANSPORTS}test_a_foreign_message_is_not_replaced[local-file]",
+    ),
+    Mutation(
+        name="a message replaces what stands, over SFTP",
+        file="transports/sftp.py",
+        old="        if await self.kind(target):\n            return False\n        try:\n",
+        new="        try:\n",
+        test=f"{TRANSPORTS}test_a_foreign_message_is_not_replaced[sftp-file]",
+    ),
+    Mutation(
+        name="a foreign signature passes for ours",
+        file="transports/transport.py",
+        old="        if ours is not None and ours != await self._content(target, _foreign(target)):\n",
+        new="        if False:\n",
+        test=f"{TRANSPORTS}test_a_foreign_signature_is_not_replaced[local-file]",
+    ),
+    Mutation(
+        name="the ledger is not written before",
+        file="batch.py",
+        old="        self._intend()\n        self._settle(0)",
+        new="        self._settle(0)",
+        test=f"{STEPS}test_the_intent_is_on_disk_before_anything_moves",
+    ),
+    Mutation(
+        name="delivered is said before the ledger has it",
+        file="batch.py",
+        old='        """Say what became of deliveries, once the ledger has it."""\n',
+        new="        for event in finished:\n            self._emit(event)\n",
+        test=f"{STEPS}test_what_the_ledger_does_not_take_is_not_said_to_be_delivered",
+    ),
+    Mutation(
+        name="the mode is 0666",
+        file="transports/local.py",
+        old="flags, 0o644)",
+        new="flags, 0o666)",
+        test=f"{SEND}test_what_arrives_has_mode_0644_less_umask[002-420]",
+    ),
+    Mutation(
+        name="no marker is written",
+        file="failed_sends.py",
+        old="    if event.outcome in (Outcome.FAILED, Outcome.UNKNOWN):\n",
+        new="    if False:\n",
+        test=f"{SEND}test_a_peer_that_is_not_there_is_tried_again_and_marked",
+    ),
+    Mutation(
+        name="a lane is not sent by SEQUENCE",
+        file="planner.py",
+        old="        lane.sort(key=lambda draft: draft.message.sequence)\n",
+        new="",
+        test="tests/test_apply.py::test_a_conversation_arrives_by_sequence_whatever_its_position",
+    ),
+    Mutation(
+        name="a clock that goes back gives earlier names",
+        file="attempt.py",
+        old="max(previous, item.after)",
+        new="previous",
+        test="tests/faults/test_clock.py::test_names_rise_when_the_clock_jumps_between_two_sends",
+    ),
+    Mutation(
+        name="what no retry can mend is tried again",
+        file="batch.py",
+        old="over = error.permanent or number",
+        new="over = number",
+        test=f"{SEND}test_an_unknown_host_key_is_refused_at_once",
+    ),
+    Mutation(
+        name="names may hold two dots in a row",
+        file="names.py",
+        old='NAME.fullmatch(text) is not None and ".." not in text\n',
+        new="NAME.fullmatch(text) is not None\n",
+        test="tests/test_names.py",
+    ),
+    Mutation(
+        name="names may hold a slash",
+        file="names.py",
+        old='NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)\n',
+        new='NAME = re.compile(r"[A-Za-z0-9./_-]*", re.ASCII)\n',
+        test="tests/test_names.py",
+    ),
+    Mutation(
+        name="a claim's record may name any file",
+        file="transports/transport.py",
+        old=" or not is_canonical(name):\n",
+        new=":\n",
+        test=f"{TRANSPORTS}test_a_claim_that_was_tampered_with_is_refused",
+    ),
+    Mutation(
+        name="a later attempt leaves what an earlier one staged",
+        file="attempt.py",
+        old="(item.tried or item.resumed or item.delivery.repeatable):\n",
+        new="not item.tried:\n",
+        test="tests/faults/test_kill_server.py::test_or_a_retry_of_the_same_run_does[kill]",
+    ),
+    Mutation(
+        name="what others staged is cleaned away",
+        file="transports/transport.py",
+        old='if prefix not in (STAGED, ASIDE) or rest.partition("-")[0] not in identities:\n',
+        new="if prefix not in (STAGED, ASIDE):\n",
+        test=f"{TRANSPORTS}test_cleaning_takes_what_was_staged_for_ones_own_deliveries_and_nothing_else[local]",
+    ),
+)
