@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from cas.errors import CasError, HaltError
@@ -35,8 +35,8 @@ def held(
     waited = 0.0
     with ExitStack() as stack:
         for inbox in sorted(set(inboxes)):  # in one order, so that no two runs wait for each other
-            handle = stack.enter_context(_opened(folder / FOLDER, inbox))
-            while not _taken(handle):
+            handle, path = stack.enter_context(_opened(folder / FOLDER, inbox))
+            while not _taken(handle, path):
                 if error := stop():
                     raise error
                 if waited >= patience:
@@ -47,32 +47,40 @@ def held(
                     )
                 pause(LOOK_EVERY)
                 waited += LOOK_EVERY
-            os.truncate(handle, 0)
-            os.pwrite(handle, f"process {os.getpid()}".encode(), 0)
+            with suppress(OSError):  # no room for the note: the lock is held all the same
+                os.truncate(handle, 0)
+                os.pwrite(handle, f"process {os.getpid()}".encode(), 0)
         yield
 
 
 @contextmanager
-def _opened(folder: Path, inbox: str) -> Iterator[int]:
+def _opened(folder: Path, inbox: str) -> Iterator[tuple[int, Path]]:
     path = folder / hashlib.sha256(inbox.encode()).hexdigest()[:32]
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise LockError(f"the lock `{path}` cannot be used: {reason}", code="lock") from error
+        raise _unusable(path, error) from error
     try:
-        yield handle
+        yield handle, path
     finally:
         os.close(handle)  # which lets go of the lock
 
 
-def _taken(handle: int) -> bool:
+def _taken(handle: int, path: Path) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise _unusable(path, error) from error
     return True
+
+
+def _unusable(path: Path, error: OSError) -> LockError:
+    reason = (error.strerror or str(error)).lower()
+    hint = "see that the state folder can be written, and is on a file system with locks; or take another: --state-dir"
+    return LockError(f"the lock `{path}` cannot be used: {reason}", code="lock", hint=hint)
 
 
 def _holder(handle: int) -> str:

@@ -18,6 +18,7 @@ from cas.transports.files import Files, Kind, T, Task
 
 WORKSHOP = ".tmp.cas"
 STAGED, ASIDE = "new", "old"
+LINK_TRIES = 3
 MESSAGE, SIGNATURE, RECORD, WITHDRAWN = "message", "signature", "record", "withdrawn"
 
 
@@ -185,23 +186,36 @@ class Transport:
     async def publish_signature(self, claim: Claim) -> None:
         """Make the signature visible, whole, replacing nothing. Again is allowed: a name with our bytes is ours."""
         source, target = f"{claim.folder}/{SIGNATURE}", f"{claim.inbox}/{signature_name(claim.name)}"
+        for _ in range(LINK_TRIES):
+            if await self._linked(source, target) or await self._stands(claim, source, target):
+                await self.files.sync(claim.inbox)
+                return
+        raise _foreign(target)
+
+    async def _linked(self, source: str, target: str) -> bool:
         try:
-            linked = await self.files.link(source, target)
+            return await self.files.link(source, target)
         except TransferError:
             if await self.files.kind(source) is not None:
                 raise
-            linked = False
-        if not linked:
-            await self._stands(claim, source, target)
-        await self.files.sync(claim.inbox)
+            return False
 
-    async def _stands(self, claim: Claim, source: str, target: str) -> None:
-        """Whether what could not be linked is visible already: by us, or by a run that has published all meanwhile."""
+    async def _stands(self, claim: Claim, source: str, target: str) -> bool:
+        """Whether what could not be linked is visible already: by us, or by a run that has published all meanwhile.
+
+        Then the receiver may have taken both away since. False: nothing stands in the way any more.
+        """
         ours = await self.files.read(source)
-        if ours is None and await self.files.kind(f"{claim.folder}/{MESSAGE}") is not None:
+        theirs = await self._content(target, _foreign(target))
+        if ours is not None and ours == theirs:
+            return True
+        if await self.files.kind(f"{claim.folder}/{MESSAGE}") is None:
+            return True
+        if ours is None:
             raise _damaged(claim.folder)  # or a message would appear without its signature
-        if ours is not None and ours != await self._content(target, _foreign(target)):
+        if theirs is not None:
             raise _foreign(target)
+        return False
 
     async def _content(self, path: str, otherwise: TransferError) -> bytes | None:
         """A file's bytes, None where nothing stands; raises `otherwise` for what is none, such as a FIFO."""

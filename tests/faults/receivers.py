@@ -90,7 +90,8 @@ def judged(receiver: Receiver, expected: Iterable[bytes]) -> Verdict:
         lost=sum((wanted - found).values()),
         doubled=sum(count - 1 for count in found.values()),
         unsigned=len(receiver.unsigned),
-        left=len(left_over(receiver.inbox)) + len(alone),
+        left=len(left_over(receiver.inbox)),
         foreign=sum(count for content, count in found.items() if content not in wanted),
+        alone=len(alone),
         unclosed=len(unclosed(receiver.inbox)),
     )

@@ -38,9 +38,11 @@ def page(kept: Mapping[str, object]) -> str:
     faults = kept["faults"]
     assert isinstance(faults, dict)
     rows = [
-        f"| {name} | {counts.get('points', '')} | {', '.join(_told(counts))} |" for name, counts in sorted(faults.items())
+        f"| {name} | {counts.get('points', '')} | {', '.join(_told(counts))} |"
+        for name, counts in sorted(faults.items())
     ]
-    return "\n".join([HEAD, f"Run on {kept['machine']}.", "", "| fault | points | counts |", "| --- | ---: | --- |", *rows, ""])
+    head = (f"Run on {kept['machine']}.", "", "| fault | points | counts |", "| --- | ---: | --- |")
+    return "\n".join([HEAD, *head, *rows, ""])
 
 
 def _told(counts: Mapping[str, int]) -> list[str]:

@@ -157,12 +157,16 @@ class Verdict:
     unsigned: int
     left: int
     foreign: int
+    alone: int
+    """Signatures without a message."""
     unclosed: int
     """Receipts that still hold their signature: no harm, but one thing that was not done."""
 
     @property
     def sound(self) -> bool:
-        return not (self.lost or self.doubled or self.unsigned or self.left or self.foreign or self.unclosed)
+        return not (
+            self.lost or self.doubled or self.unsigned or self.left or self.foreign or self.alone or self.unclosed
+        )
 
 
 def verdict(inbox: Path, expected: Iterable[bytes], *, signed: bool) -> Verdict:
@@ -176,8 +180,9 @@ def verdict(inbox: Path, expected: Iterable[bytes], *, signed: bool) -> Verdict:
         lost=sum((wanted - found).values()),
         doubled=sum(count - 1 for count in found.values()),
         unsigned=len(messages - signatures) if signed else 0,
-        left=len(left_over(inbox)) + len(signatures - messages),
+        left=len(left_over(inbox)),
         foreign=sum(count for content, count in found.items() if content not in wanted),
+        alone=len(signatures - messages),
         unclosed=len(unclosed(inbox)),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import cycle, product
 from pathlib import Path
@@ -79,12 +79,18 @@ class Result:
     verdict: Verdict
 
     @property
+    def _forgiven(self) -> Verdict:
+        """Of two that link one signature, the second may do so when a receiver has taken the first link already."""
+        met = self.point.next is Next.TWO and self.point.habit is not Habit.IDLE
+        return replace(self.verdict, alone=0) if met else self.verdict
+
+    @property
     def wrong(self) -> str:
         """What went wrong, or nothing."""
         reasons = [
             "" if self.killed else "it was not killed",
             "" if self.said else "it said `sent:` of what was not there",
-            "" if self.verdict.sound else str(self.verdict),
+            "" if self._forgiven.sound else str(self.verdict),
             *(f"exit code {run.code}: {run.err}" for run in self.runs if run.code),
         ]
         found = [reason for reason in reasons if reason]
@@ -94,6 +100,7 @@ class Result:
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
     with staged() as made:
+        (made.server.home / "projects").mkdir()  # or the first delivery alone would have to make it
         yield made
 
 
@@ -111,6 +118,7 @@ def judge(name: str, results: Sequence[Result]) -> None:
         doubled=sum(one.verdict.doubled for one in results),
         unsigned=sum(one.verdict.unsigned for one in results),
         left=sum(one.verdict.left for one in results),
+        signatures_alone=sum(one.verdict.alone for one in results),
     )
     assert results
     wrong = [one.wrong for one in results if one.wrong]

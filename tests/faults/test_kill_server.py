@@ -71,6 +71,7 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Stage]:
     with staged() as scene, faulty_peer(scene.folder / "faulty") as peer:
+        (peer.server.home / "projects").mkdir()  # or the first delivery alone would have to make it
         yield Stage(scene=scene, peer=peer)
 
 

@@ -183,7 +183,7 @@ def cut(scene: Scene, blank: Path, call: Call, *, apart: bool) -> Result:
     copied(blank, image)
     sender = on_disk(scene)
     name = f"{call.name}-{call.number}" + ("-apart" if apart else "")
-    trace, state = scene.folder / f"{name}.trace", scene.folder / f"{name}-state"
+    trace, state = scene.folder / f"{name}.trace", scene.folder / f"{name}-state" / "as" / "deep"
     argv = ("apply", MANIFEST, *(("--state-dir", state) if apart else ()))
     with mounted(image, place):
         run = traced(sender, trace, *argv, inject=f"{call.name}:signal=KILL:when={call.number}")
