@@ -12,6 +12,7 @@ import click
 
 from cas import __version__
 from cas.errors import CasError, ExitCode
+from cas.signals import Interrupted, raised
 
 if TYPE_CHECKING:
     from cas.output.console import Console
@@ -29,13 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run cas with these arguments (default: the process's own); gives the exit code."""
     _stand_in_for_closed_streams()
     try:
-        return int(cas.main(args=argv, prog_name="cas", standalone_mode=False) or 0)
+        with raised():
+            return int(cas.main(args=argv, prog_name="cas", standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show(sys.stderr)
         return ExitCode.USAGE
-    except (KeyboardInterrupt, click.Abort):
-        sys.stderr.write("interrupted\n")
-        return 130
+    except Interrupted as interruption:
+        sys.stderr.write(f"interrupted by {interruption.signal.name}: no delivery was under way\n")
+        return 128 + interruption.signal
     finally:
         _let_go_of_closed_pipes()
 

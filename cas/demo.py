@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -54,7 +53,7 @@ def run(stdout: TextIO, environment: Mapping[str, str]) -> int:
         colored = stdout.isatty() and not environment.get("NO_COLOR")
         say("", f"\x1b[1m$ {command}\x1b[0m" if colored else f"$ {command}")
 
-    with _signals_raise(), _stage(environment) as stage:
+    with _stage(environment) as stage:
         say("A throw-away key, an inbox on this machine, and one behind an OpenSSH server of its own:")
         say(f"  key    {stage.key.fingerprint}", f"  forge  {stage.peer.user}@{stage.peer.host}:{stage.peer.port}")
         show(f"cas apply {PLAYBOOK}")
@@ -183,21 +182,3 @@ def _applied_again(stage: Stage) -> str:
 
 def _indented(text: str) -> Iterator[str]:
     return (f"  {line}".rstrip() for line in text.splitlines())
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """A closed terminal or a plain `kill` cleans up too, as Ctrl-C does."""
-
-    def leave(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # nohup
-            signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import pwd
-import signal
 import socket
 import sys
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 from cas import halt
 from cas.errors import HaltError
+from cas.signals import Signals
 
 FOLDER = "cross-agent-comms"
 
@@ -34,7 +31,7 @@ class Surroundings:
     user: str
     environment: Mapping[str, str]
     interactive: bool
-    signals: Signals = field(default_factory=lambda: Signals())
+    signals: Signals = field(default_factory=Signals)
 
     @property
     def projects(self) -> Path:
@@ -50,47 +47,6 @@ class Surroundings:
     def now(self) -> datetime:
         """The time, to the second."""
         return datetime.now(UTC).replace(microsecond=0)
-
-
-class Signals:
-    """SIGINT, SIGTERM and SIGHUP while deliveries are under way: noted, so that the run ends between two steps.
-
-    A second one ends the process at once. That too is safe: the next run finds whatever step it was at.
-    """
-
-    def __init__(self) -> None:
-        self.caught: signal.Signals | None = None
-        self._woken = threading.Event()
-
-    def pause(self, seconds: float) -> None:
-        """Wait; a signal ends it."""
-        self._woken.wait(seconds)
-
-    @contextmanager
-    def noted(self) -> Iterator[None]:
-        """Note signals, instead of ending at the first."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = [(name, signal.getsignal(name)) for name in names]
-        for name, handler in before:
-            if handler is not signal.SIG_IGN:  # nohup, or a shell's background job
-                signal.signal(name, self._note)
-        try:
-            yield
-        finally:
-            for name, handler in before:
-                signal.signal(name, handler)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        if self.caught:
-            os._exit(128 + number)
-        self.caught = signal.Signals(number)
-        # Not through sys.stderr: the signal may have come while it was being written to.
-        os.write(2, b"interrupted: ending after the step that is under way; once more ends it at once\n")
-        self._woken.set()
 
 
 def read_surroundings(config: Path | None, state: Path | None) -> Surroundings:

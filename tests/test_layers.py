@@ -17,7 +17,19 @@ FLOORS: dict[int, tuple[str, ...]] = {
     3: ("output",),
     4: ("loader", "signer", "halt", "failed_sends", "ledger", "locks", "transports"),
     5: ("attempt", "intents", "batch", "executor"),
-    6: ("surroundings", "preparation", "run", "upkeep", "commands", "cli", "receiver", "loopback", "demo", "__main__"),
+    6: (
+        "signals",
+        "surroundings",
+        "preparation",
+        "run",
+        "upkeep",
+        "commands",
+        "cli",
+        "receiver",
+        "loopback",
+        "demo",
+        "__main__",
+    ),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 PURE = 3  # the highest floor that acts on nothing

@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from support import CLEARED, CLEARED_PREFIXES, Home, Run, message, pairs
@@ -164,9 +164,7 @@ class Verdict:
 
     @property
     def sound(self) -> bool:
-        return not (
-            self.lost or self.doubled or self.unsigned or self.left or self.foreign or self.alone or self.unclosed
-        )
+        return not any(astuple(self))
 
 
 def verdict(inbox: Path, expected: Iterable[bytes], *, signed: bool) -> Verdict:
