@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 FOLDER = click.Path(path_type=Path, file_okay=False)
 PATHS = click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=click.Path(path_type=Path))
 EPILOG = (
-    "Exit codes: 0 sent, 1 error, 2 destination not found, 3 delivery failed, 4 frontmatter, 5 HALT, 64 wrong usage."
+    "Exit codes: 0 sent, 1 error, 2 destination not found, 3 delivery failed, 4 frontmatter, 5 HALT, 64 wrong usage,"
+    " 128+n signal n."
 )
 
 

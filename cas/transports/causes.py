@@ -77,7 +77,12 @@ def from_connecting(error: Exception, where: str) -> TransferError:
         case SSHException() if "No authentication methods available" in text:
             return _login(f"there is no SSH key to log in to {where} with", None)
         case SSHException() if "no acceptable" in text.lower() or "incompatible" in text.lower():
-            return TransferError(f"{where}: {text.lower()}", code="ssh-incompatible", permanent=True)
+            return TransferError(
+                f"{where} and this machine have no SSH algorithm in common: {text.lower()}",
+                code="ssh-incompatible",
+                permanent=True,
+                hint="update the older of the two; ssh -vv shows what each side offers",
+            )
         case EOFError() | SSHException() | OSError():
             return _connection(f"the connection to {where} broke off: {text.rstrip('.')}")
         case _:

@@ -192,4 +192,5 @@ def _reason(ended: _Ended, code: int, words: str) -> CasError:
 
 
 def _failed(message: str, *, permanent: bool) -> TransferError:
-    return TransferError(message, code="rsync-failed", permanent=permanent)
+    hint = 'see that rsync runs over there, or take `transport = "sftp"` for this peer in peers.toml'
+    return TransferError(message, code="rsync-failed", permanent=permanent, hint=hint)
