@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from support import CLEARED, CLEARED_PREFIXES, Home, Run, message, pairs
@@ -164,6 +164,11 @@ class Verdict:
 
     @property
     def sound(self) -> bool:
+        return not any(astuple(replace(self, unclosed=0)))
+
+    @property
+    def clean(self) -> bool:
+        """Sound, and nothing is there but receipts as they should be."""
         return not any(astuple(self))
 
 

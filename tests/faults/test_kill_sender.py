@@ -90,7 +90,7 @@ class Result:
         reasons = [
             "" if self.killed else "it was not killed",
             "" if self.said else "it said `sent:` of what was not there",
-            "" if self._forgiven.sound else str(self.verdict),
+            "" if self._forgiven.clean else str(self.verdict),
             *(f"exit code {run.code}: {run.err}" for run in self.runs if run.code),
         ]
         found = [reason for reason in reasons if reason]

@@ -59,6 +59,7 @@ class Outcome:
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
     with staged() as made:
+        (made.server.home / "projects").mkdir()  # or the first delivery alone would have to make it
         yield made
 
 

@@ -51,7 +51,7 @@ class Result:
                 (self.missing, f"lost after it was said to be delivered: {self.missing}"),
                 (self.bad, f"without a good signature: {self.bad}"),
                 (self.next.code, f"then exit code {self.next.code}: {self.next.err}"),
-                (not replace(self.verdict, unclosed=0).sound, str(self.verdict)),
+                (not self.verdict.sound, str(self.verdict)),
             )
             if bad
         ]
