@@ -15,7 +15,6 @@ WRONG = (
 LEAST = {
     "kill of the sender": 600,
     "of the SFTP server": 150,
-    "errors of the system": 500,
     "power cut, ext4": 100,
 }
 
