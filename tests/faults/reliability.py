@@ -19,6 +19,12 @@ HEAD = """# Reliability
 What the fault suite did, and what it found wrong. `./do faults` runs all of it and writes this page.
 How a delivery goes, and why each of these faults is survived, is in
 [delivery](../explanation/delivery.md).
+
+A point is one place at which a fault was put into a delivery of its own; it *struck* where the delivery got that far.
+Counts are taken after the next run: *lost* and *doubled* messages, messages that were seen *unsigned*, what was *left*
+over besides receipts, and what was said to be sent and was not there (*falsely said*). Two things are no harm: a receipt
+that is *unclosed* still holds its copy of the signature; a *signature alone* is what two senders and a receiver can
+leave when they meet at one message.
 """
 
 
@@ -52,7 +58,7 @@ def _told(counts: Mapping[str, int]) -> list[str]:
 def main(arguments: list[str]) -> None:
     if arguments:
         faults = collected(Path(arguments[0]).read_text(encoding="utf-8").splitlines())
-        machine = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+        machine = f"{platform.system()} {platform.release().partition('-')[0]}, Python {platform.python_version()}"
         kept = {"machine": machine, "faults": faults}
         COUNTS.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     PAGE.write_text(page(json.loads(COUNTS.read_text(encoding="utf-8"))), encoding="utf-8")
