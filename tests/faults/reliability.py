@@ -22,8 +22,8 @@ How a delivery goes, and why each of these faults is survived, is in
 
 A point is one place at which a fault was put into a delivery of its own; it *struck* where the delivery got that far.
 Counts are taken after the next run: *lost* and *doubled* messages, messages that were seen *unsigned*, what was *left*
-over besides receipts, and what was said to be sent and was not there (*falsely said*). Two things are no harm: a receipt
-that is *unclosed* still holds its copy of the signature; a *signature alone* is what two senders and a receiver can
+over besides receipts, and what was said to be sent and was not there (*falsely said*). Two things are no harm: an
+*unclosed* receipt still holds its copy of the signature; a *signature alone* is what two senders and a receiver can
 leave when they meet at one message.
 """
 
