@@ -541,9 +541,9 @@ def test_thousands_of_sends_take_no_longer_than_with_pyyaml_itself():
     text = "sends:\n" + "  - {id: a, destination: [b.c, d.e], message: f.org, retry: {retries: 3}}\n" * 3_000
 
     def seconds(work: Any) -> float:
-        started = time.perf_counter()
+        started = time.process_time()
         work()
-        return time.perf_counter() - started
+        return time.process_time() - started
 
     ours = min(seconds(lambda: parsed(text)) for _ in range(3))
     theirs = min(seconds(lambda: yaml.load(text, Loader=yaml.CSafeLoader)) for _ in range(3))

@@ -16,6 +16,7 @@ LEAST = {
     "kill of the sender": 600,
     "of the SFTP server": 150,
     "power cut, ext4": 100,
+    "errors of the system": 500,
 }
 
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from compileall import compile_dir
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -125,6 +126,7 @@ class Scene:
 @contextmanager
 def staged() -> Iterator[Scene]:
     """A scene in a folder of its own; its path is short enough for gpg-agent's sockets."""
+    compile_dir(ROOT / "cas", quiet=1)  # or the first run would make other calls than the next
     with tempfile.TemporaryDirectory(prefix="cas-", ignore_cleanup_errors=True) as place:
         folder = Path(place).resolve()
         (folder / "peer").mkdir()
