@@ -97,6 +97,8 @@ class Signer:
         return [name.lstrip('"') for value in values for name in value.split(",") if name]
 
     def _secret_keys(self, name: str | None) -> list[str]:
+        if name and "\0" in name:  # no argument can hold it, and no key has it
+            return []
         names = [] if name is None else ["--", name]
         return _able(self._listing(("--list-secret-keys", *names)))
 

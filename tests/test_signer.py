@@ -163,3 +163,10 @@ def test_a_send_without_a_key_sends_nothing(
     assert run.code == 1  # type: ignore[attr-defined]
     assert "gpg --list-secret-keys" in run.err  # type: ignore[attr-defined]
     assert not home.inbox("docs").exists()
+
+
+def test_a_key_that_no_argument_can_hold_is_an_error_like_any_that_is_not_there(cas, message):
+    run = cas("send", "local.docs", message("hello.org"), "--key=a\0b")
+
+    assert run.code == 1
+    assert "key" in run.err

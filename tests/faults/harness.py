@@ -13,6 +13,9 @@ EVERY_POINT = "CAS_FAULTS"
 """Set to `all` for the whole suite; else a sample of each test's points runs."""
 REPORT = "CAS_FAULTS_REPORT"
 """The file that takes the counts, a line of JSON each."""
+EVERYTHING = os.environ.get(EVERY_POINT) == "all"
+FILE = os.environ.get(REPORT)
+# Read here: some tests clear the environment for cas.
 
 
 @overload
@@ -23,20 +26,19 @@ def points(many: Iterable[T], few: int) -> list[T]: ...
 
 def points(many: int | Iterable[T], few: int) -> int | list[T]:
     """All of them in the whole suite; else `few`, spread evenly over them. Of a number: how many."""
-    everything = os.environ.get(EVERY_POINT) == "all"
     if isinstance(many, int):
-        return many if everything else min(many, few)
+        return many if EVERYTHING else min(many, few)
     found = list(many)
-    if everything or len(found) <= few:
+    if EVERYTHING or len(found) <= few:
         return found
     return [found[number * len(found) // few] for number in range(few)]
 
 
 def report(name: str, **counts: int) -> None:
     """Count a fault's points; tests that use one name are summed."""
-    if file := os.environ.get(REPORT):
+    if FILE:
         line = json.dumps({"name": name, **counts}) + "\n"
-        handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        handle = os.open(FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(handle, line.encode())  # one write: several processes append to the file
         finally:
