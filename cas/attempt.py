@@ -6,13 +6,14 @@ attempt can still send it in order.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from cas.errors import CasError, HaltError, TransferError
 from cas.names import later, time_of
 from cas.plan import Delivery
+from cas.transports.files import T, Task
 from cas.transports.transport import Claim, ClaimState, Envelope, Transport, given_up
 
 WINDOW = 16
@@ -62,12 +63,14 @@ def attempt(
     """
     for item in batch:
         item.error = None
+    missing = [item for item in batch if not item.done]
     lanes = list(lanes_of(batch).values())
     _prepare(batch, transport)
     _clean(batch, transport)
     _each(_reachable(lanes), lambda item: _look(item, transport), transport)
     transport.run(_reserve(_until_error(lane), transport) for lane in lanes)
     _claim(lanes, transport)
+    _confirm([item for item in missing if item.done], transport)
     if require_durable and not transport.durable:
         for item in _reachable(lanes):
             item.error = TransferError(
@@ -135,11 +138,18 @@ async def _noting(item: Progress, step: Callable[[Progress], Awaitable[None]]) -
         item.error = error
 
 
+def _by_inbox(
+    items: Sequence[Progress], step: Callable[[str], Task[T]], transport: Transport
+) -> Iterator[tuple[Progress, T | CasError]]:
+    """Take a step once for each inbox; gives each delivery with what came of it there."""
+    inboxes = sorted({item.envelope.inbox for item in items})
+    results = dict(zip(inboxes, transport.run(map(step, inboxes)), strict=True))
+    return ((item, results[item.envelope.inbox]) for item in items)
+
+
 def _prepare(batch: Sequence[Progress], transport: Transport) -> None:
-    inboxes = sorted({item.envelope.inbox for item in batch})
-    results = dict(zip(inboxes, transport.run(transport.prepare(inbox) for inbox in inboxes), strict=True))
-    for item in batch:
-        match results[item.envelope.inbox]:
+    for item, result in _by_inbox(batch, transport.prepare, transport):
+        match result:
             case CasError() as error:
                 item.error = error
             case made:
@@ -217,6 +227,13 @@ def _claim(lanes: Sequence[Sequence[Progress]], transport: Transport) -> None:
 
     _each(claiming, claim, transport)
     transport.run(transport.unstage(folder) for folder in folders.values())
+
+
+def _confirm(found: Sequence[Progress], transport: Transport) -> None:
+    """What was found published is not said to be there before it is on disk."""
+    for item, result in _by_inbox(found, transport.confirm, transport):
+        if isinstance(result, CasError):
+            item.done, item.error = False, result
 
 
 async def _publish(lane: Sequence[Progress], transport: Transport, stop: Stop, shown: Shown) -> None:

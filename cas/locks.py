@@ -35,7 +35,8 @@ def held(
     waited = 0.0
     with ExitStack() as stack:
         for inbox in sorted(set(inboxes)):  # in one order, so that no two runs wait for each other
-            handle, path = stack.enter_context(_opened(folder / FOLDER, inbox))
+            path = folder / FOLDER / hashlib.sha256(inbox.encode()).hexdigest()[:32]
+            handle = stack.enter_context(_opened(path))
             while not _taken(handle, path):
                 if error := stop():
                     raise error
@@ -54,15 +55,14 @@ def held(
 
 
 @contextmanager
-def _opened(folder: Path, inbox: str) -> Iterator[tuple[int, Path]]:
-    path = folder / hashlib.sha256(inbox.encode()).hexdigest()[:32]
+def _opened(path: Path) -> Iterator[int]:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise _unusable(path, error) from error
     try:
-        yield handle, path
+        yield handle
     finally:
         os.close(handle)  # which lets go of the lock
 

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -34,11 +34,9 @@ class Signals:
         """Wait; a signal ends it."""
         self._woken.wait(seconds)
 
-    @contextmanager
-    def noted(self) -> Iterator[None]:
+    def noted(self) -> AbstractContextManager[None]:
         """Note signals, instead of ending at the first."""
-        with _handled(self._note):
-            yield
+        return _handled(self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -50,11 +48,9 @@ class Signals:
         self._woken.set()
 
 
-@contextmanager
-def raised() -> Iterator[None]:
+def raised() -> AbstractContextManager[None]:
     """Have signals raise Interrupted, so that whatever was opened is closed on the way out."""
-    with _handled(_raise):
-        yield
+    return _handled(_raise)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

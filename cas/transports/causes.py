@@ -9,8 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from typing import TYPE_CHECKING
 
 from cas.errors import TransferError
+
+if TYPE_CHECKING:
+    from paramiko import Channel
 
 TRANSIENT = frozenset(
     {errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.EHOSTUNREACH}
@@ -100,8 +104,11 @@ def lost(where: str, error: Exception) -> TransferError:
     return TransferError(f"the connection to {where} {why}", code="connection-lost", permanent=False)
 
 
-def not_offered(where: str, what: str) -> TransferError:
-    """A login that went well, behind which SFTP, or rsync, may not be used."""
+def refused(channel: Channel, where: str, what: str, error: Exception) -> TransferError:
+    """A channel that ended before it began. Where the connection still stands, it is the other side that ended it."""
+    transport = channel.get_transport()
+    if transport is None or not transport.is_active():
+        return lost(where, error)
     return TransferError(
         f"{where} offers no {what}",
         code="not-offered",

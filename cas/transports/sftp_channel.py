@@ -63,10 +63,10 @@ class SftpChannel:
         self._broken: TransferError | None = None
         try:
             self.extensions = self._greeted()
+        except EOFError as error:
+            raise causes.refused(channel, where, "SFTP", error) from error
         except BREAKS as error:
-            transport = channel.get_transport()
-            offered = not isinstance(error, EOFError) or transport is None or not transport.is_active()
-            raise (causes.lost(where, error) if offered else causes.not_offered(where, "SFTP")) from error
+            raise causes.lost(where, error) from error
 
     def close(self) -> None:
         self._channel.close()

@@ -49,10 +49,14 @@ class Session:
         transport: Transport = self._connection.transport
         try:
             channel = transport.open_session(timeout=self.timeout)
-            channel.settimeout(self.timeout)
-            if not _answered(channel, start, self.timeout):
-                raise causes.not_offered(self.where, what)
         except (EOFError, OSError, SSHException) as error:
+            raise causes.lost(self.where, error) from error
+        channel.settimeout(self.timeout)
+        try:
+            _bounded(channel, start, self.timeout)
+        except SSHException as error:
+            raise causes.refused(channel, self.where, what, error) from error
+        except (EOFError, OSError) as error:
             raise causes.lost(self.where, error) from error
         return channel
 
@@ -63,8 +67,8 @@ class Session:
             gateway.close()
 
 
-def _answered(channel: Channel, start: Callable[[Channel], None], timeout: float) -> bool:
-    """Whether the other side agreed. paramiko would wait without end for its answer."""
+def _bounded(channel: Channel, start: Callable[[Channel], None], timeout: float) -> None:
+    """Start a channel; raises TimeoutError where paramiko would wait without end for the answer."""
     late = threading.Event()
 
     def wake() -> None:
@@ -79,13 +83,9 @@ def _answered(channel: Channel, start: Callable[[Channel], None], timeout: float
     except SSHException:
         if late.is_set():
             raise TimeoutError from None
-        transport = channel.get_transport()
-        if transport is None or not transport.is_active():
-            raise
-        return False
+        raise
     finally:
         timer.cancel()
-    return True
 
 
 def connected(destination: Destination, *, home: Path, user: str, timeout: float) -> Session:
@@ -256,16 +256,17 @@ def _open(connection: Connection) -> None:
 
 def _key_fault(error: Exception, names: Iterable[str]) -> Exception:
     """What is wrong with a key's file, if that was it: paramiko does not say with which."""
-    if isinstance(error, SSHException | ValueError | IsADirectoryError) and not isinstance(
-        error, AuthenticationException | TransferError
+    if isinstance(error, AuthenticationException) or not isinstance(
+        error, SSHException | ValueError | IsADirectoryError
     ):
-        for name in names:
-            try:
-                PKey.from_path(name)
-            except (FileNotFoundError, PasswordRequiredException, TypeError):  # TypeError: it has a passphrase
-                continue
-            except (OSError, ValueError, SSHException, UnknownKeyType):
-                return causes.unusable_key(name)
+        return error
+    for name in names:
+        try:
+            PKey.from_path(name)
+        except (FileNotFoundError, PasswordRequiredException, TypeError):  # TypeError: it has a passphrase
+            continue
+        except (OSError, ValueError, SSHException, UnknownKeyType):
+            return causes.unusable_key(name)
     return error
 
 

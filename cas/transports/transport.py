@@ -100,9 +100,11 @@ class Transport:
             state = ClaimState.CLAIMED
         elif await self.files.kind(f"{folder}/{WITHDRAWN}"):
             state = ClaimState.WITHDRAWN
-        else:
-            await self.files.sync(inbox)  # whoever published it may have been killed before this
         return Claim(identity=identity, inbox=inbox, name=name, signed=signed, state=state)
+
+    async def confirm(self, inbox: str) -> None:
+        """Have on disk what was found published in an inbox: whoever did it may have been killed before this."""
+        await self.files.sync(inbox)
 
     async def reserve(self, inbox: str, name: str, identity: str) -> bool:
         """Hold a name for an identity, against all who deliver with cas; False when it is taken."""
@@ -238,7 +240,7 @@ class Transport:
                 raise _foreign(target)
             if await self.files.kind(f"{claim.folder}/{WITHDRAWN}") is not None:
                 raise given_up()
-            await self.files.sync(claim.inbox)
+            await self.confirm(claim.inbox)
             return False
         await self.files.sync(claim.inbox)
         await self.files.sync(claim.folder)
