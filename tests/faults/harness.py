@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
-from typing import TypeVar, overload
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar, overload
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 EVERY_POINT = "CAS_FAULTS"
 """Set to `all` for the whole suite; else a sample of each test's points runs."""
@@ -43,3 +45,22 @@ def report(name: str, **counts: int) -> None:
             os.write(handle, line.encode())  # one write: several processes append to the file
         finally:
             os.close(handle)
+
+
+class Judged(Protocol):
+    @property
+    def wrong(self) -> str:
+        """What went wrong, or nothing."""
+
+
+def at_once(work: Callable[[T], R], chosen: Sequence[T], *, workers: int = 2) -> list[R]:
+    """Take points side by side; the results in their order."""
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(work, chosen))
+
+
+def none_wrong(results: Sequence[Judged]) -> None:
+    """There are results, and none has gone wrong; else the first ten that have."""
+    assert results
+    wrong = [one.wrong for one in results if one.wrong]
+    assert not wrong, f"{len(wrong)} of {len(results)}:\n" + "\n\n".join(wrong[:10])

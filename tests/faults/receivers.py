@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
 
-from scene import Verdict, left_over, unclosed
+from scene import Verdict, verdict
 from support import pairs
 
 LOOK_EVERY = 0.002
@@ -81,17 +80,5 @@ class Receiver:
 def judged(receiver: Receiver, expected: Iterable[bytes]) -> Verdict:
     """What is wrong once nobody sends any more; all messages are taken to be signed ones."""
     receiver.look()
-    names = pairs(receiver.inbox)
-    messages = [name for name in names if name.endswith(".org")]
-    alone = {name.removesuffix(".asc") for name in names if name.endswith(".asc")} - set(messages)
-    found = Counter(receiver.taken) + Counter((receiver.inbox / name).read_bytes() for name in messages)
-    wanted = Counter(expected)
-    return Verdict(
-        lost=sum((wanted - found).values()),
-        doubled=sum(count - 1 for count in found.values()),
-        unsigned=len(receiver.unsigned),
-        left=len(left_over(receiver.inbox)),
-        foreign=sum(count for content, count in found.items() if content not in wanted),
-        alone=len(alone),
-        unclosed=len(unclosed(receiver.inbox)),
-    )
+    found = verdict(receiver.inbox, expected, signed=True, taken=receiver.taken)
+    return replace(found, unsigned=len(receiver.unsigned))

@@ -174,13 +174,18 @@ class Verdict:
         return not any(astuple(self))
 
 
-def verdict(inbox: Path, expected: Iterable[bytes], *, signed: bool) -> Verdict:
-    """Judge an inbox in which nothing is under way any more."""
+def sent(run: Run) -> list[str]:
+    """The names that a run said to be sent."""
+    return [line.rpartition("/")[2] for line in run.out.splitlines() if line.startswith("sent: ")]
+
+
+def verdict(inbox: Path, expected: Iterable[bytes], *, signed: bool, taken: Iterable[bytes] = ()) -> Verdict:
+    """Judge an inbox in which nothing is under way any more; `taken`: the messages that a receiver took away."""
     names = pairs(inbox)
-    found = Counter((inbox / name).read_bytes() for name in names if name.endswith(".org"))
-    wanted = Counter(expected)
     messages = {name for name in names if name.endswith(".org")}
     signatures = {name.removesuffix(".asc") for name in names if name.endswith(".asc")}
+    found = Counter(taken) + Counter((inbox / name).read_bytes() for name in messages)
+    wanted = Counter(expected)
     return Verdict(
         lost=sum((wanted - found).values()),
         doubled=sum(count - 1 for count in found.values()),

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 from harness import points, report
-from scene import Scene, contents, ended, staged, verdict
+from scene import Scene, contents, ended, verdict
 
 RUNS = 8
-
-
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with staged() as made:
-        yield made
 
 
 @pytest.mark.parametrize(

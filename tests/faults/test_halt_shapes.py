@@ -6,13 +6,13 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from harness import points, report
-from scene import Scene, Sender, contents, staged, verdict
+from scene import Scene, Sender, contents, verdict
 from support import Run, pairs
 
 from cas.locks import held
@@ -139,12 +139,6 @@ def made(shape: str, path: str | Path) -> None:
 
 def every() -> list[tuple[str, str, str]]:
     return [(way, point, shape) for shape in SHAPES for way in WAYS for point in PUBLISHED]
-
-
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with staged() as made:
-        yield made
 
 
 def halted(scene: Scene, sender: Sender, manifest: Path, way: str, point: str, shape: str) -> tuple[Run, float]:

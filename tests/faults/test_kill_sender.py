@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import cycle, product
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
-from harness import points, report
+from harness import at_once, none_wrong, points, report
 from receivers import Habit, Receiver, judged
-from scene import Scene, Sender, Verdict, contents, ended, staged
+from scene import Scene, Sender, Verdict, contents, ended, sent
 from strace import Call, calls, killed, traced
 from support import Run, pairs
 
-AT_ONCE = 2
 MESSAGES = 2
-T = TypeVar("T")
 KILLED_AT_A_REQUEST = """
 import os, signal, sys
 from cas.transports.sftp_channel import SftpChannel
@@ -97,18 +93,6 @@ class Result:
         return f"{self.point}: {'; '.join(found)}" if found else ""
 
 
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with staged() as made:
-        (made.server.home / "projects").mkdir()  # or the first delivery alone would have to make it
-        yield made
-
-
-def at_once(work: Callable[[T], Result], chosen: Sequence[T]) -> list[Result]:
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(work, chosen))
-
-
 def judge(name: str, results: Sequence[Result]) -> None:
     report(
         name,
@@ -120,9 +104,7 @@ def judge(name: str, results: Sequence[Result]) -> None:
         left=sum(one.verdict.left for one in results),
         signatures_alone=sum(one.verdict.alone for one in results),
     )
-    assert results
-    wrong = [one.wrong for one in results if one.wrong]
-    assert not wrong, f"{len(wrong)} of {len(results)}:\n" + "\n\n".join(wrong[:10])
+    none_wrong(results)
 
 
 def after(sender: Sender, manifest: Path, who: Next) -> tuple[Run, ...]:
@@ -135,9 +117,8 @@ def after(sender: Sender, manifest: Path, who: Next) -> tuple[Run, ...]:
 
 def was_there(run: Run, inbox: Path, receiver: Receiver) -> bool:
     """What was said to be sent stands there, or was taken."""
-    said = [line.rpartition("/")[2] for line in run.out.splitlines() if line.startswith("sent: ")]
     names = pairs(inbox)
-    return receiver.habit is not Habit.IDLE or all(name in names and f"{name}.asc" in names for name in said)
+    return receiver.habit is not Habit.IDLE or all(name in names and f"{name}.asc" in names for name in sent(run))
 
 
 def local_calls(scene: Scene) -> list[Call]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness import points, report
+from harness import none_wrong, points, report
 from receivers import Habit, Receiver, judged
-from scene import Scene, Sender, Verdict, contents, staged
+from scene import Scene, Sender, Verdict, contents, sent, staged
 from servers import FaultyPeer, faulty_peer
 from strace import Call, calls, injected, killed
 from support import Run, pairs
@@ -94,7 +94,6 @@ def struck(stage: Stage, fault: str, call: Call, retries: int) -> Result:
     with Receiver(inbox=inbox, habit=Habit.IDLE) as receiver:
         first = sender.run("apply", manifest)
         present = pairs(inbox)
-        said = [line.rpartition("/")[2] for line in first.out.splitlines() if line.startswith("sent: ")]
         was_struck = killed(stage.peer.trace) if fault == "kill" else injected(stage.peer.trace)
         then = sender.run("apply", manifest)
     return Result(
@@ -102,7 +101,7 @@ def struck(stage: Stage, fault: str, call: Call, retries: int) -> Result:
         call=call,
         struck=was_struck,
         first=first,
-        missing=tuple(file for name in said for file in (name, f"{name}.asc") if file not in present),
+        missing=tuple(file for name in sent(first) for file in (name, f"{name}.asc") if file not in present),
         next=then,
         verdict=judged(receiver, contents(manifest)),
     )
@@ -120,9 +119,7 @@ def judge(name: str, results: Sequence[Result]) -> None:
         unclosed=sum(one.verdict.unclosed for one in results),
         falsely_said=sum(bool(one.missing) for one in results),
     )
-    assert results
-    wrong = [one.wrong for one in results if one.wrong]
-    assert not wrong, f"{len(wrong)} of {len(results)}:\n" + "\n\n".join(wrong[:10])
+    none_wrong(results)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness import points, report
+from harness import at_once, points, report
 from proxy import Direction, Kind, Trouble, proxy
-from scene import Scene, Sender, Verdict, contents, staged, verdict
+from scene import Scene, Sender, Verdict, contents, verdict
 from support import Run
 
 OFFSETS = 40
@@ -54,13 +52,6 @@ class Outcome:
         if self.next.code != 0 or not self.verdict.sound:
             return f"{self.point.name}: {self.verdict}\n{self.troubled.err}\nnext ({self.next.code}): {self.next.err}"
         return None
-
-
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with staged() as made:
-        (made.server.home / "projects").mkdir()  # or the first delivery alone would have to make it
-        yield made
 
 
 def manifest(scene: Scene, sender: Sender, way: str, name: str) -> Path:
@@ -110,8 +101,7 @@ def test_a_troubled_network_loses_and_doubles_nothing(scene: Scene, way: str, ki
     offsets = points([number * size // OFFSETS for number in range(OFFSETS)], 2 if way == "sftp" else 1)
     chosen = [Point(way=way, trouble=Trouble(kind=kind, direction=direction, after=offset)) for offset in offsets]
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        outcomes = list(pool.map(lambda point: troubled(scene, point), chosen))
+    outcomes = at_once(lambda point: troubled(scene, point), chosen, workers=AT_ONCE)
 
     report(
         f"network {kind.value}",

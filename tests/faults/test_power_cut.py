@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from disks import Disk, Survives, can_mount, copied, mounted, new_image
-from harness import points, report
+from harness import none_wrong, points, report
 from receivers import Habit, Receiver, judged
-from scene import Scene, Sender, Verdict, contents, staged
+from scene import Scene, Sender, Verdict, contents
 from strace import CHANGING, SYNCING, Call, calls, killed, traced
 from support import Home, Run, pairs
 
@@ -58,12 +58,6 @@ class Result:
         return f"{self.name}: {'; '.join(found)}" if found else ""
 
 
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with staged() as made:
-        yield made
-
-
 def judge(name: str, results: Sequence[Result]) -> None:
     report(
         name,
@@ -74,9 +68,7 @@ def judge(name: str, results: Sequence[Result]) -> None:
         lost=sum(one.verdict.lost for one in results),
         doubled=sum(one.verdict.doubled for one in results),
     )
-    assert results
-    wrong = [one.wrong for one in results if one.wrong]
-    assert not wrong, f"{len(wrong)} of {len(results)}:\n" + "\n\n".join(wrong[:10])
+    none_wrong(results)
 
 
 def found(

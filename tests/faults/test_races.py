@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness import points, report
-from scene import Scene, contents, ended, staged, verdict
+from scene import Scene, contents, ended, verdict
 from support import pairs
 
 MESSAGES = 2000
-
-
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with staged() as made:
-        yield made
 
 
 @pytest.mark.parametrize("way", ["local", "sftp"])

@@ -6,19 +6,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
 import pytest
-from harness import points, report
-from scene import Scene, Sender, Verdict, contents, staged, verdict
+from harness import at_once, none_wrong, points, report
+from scene import Scene, Sender, Verdict, contents, verdict
 from strace import Call, calls, traced
 from support import Run, pairs
 
-AT_ONCE = 2
 MESSAGES = 2
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -53,12 +51,6 @@ class Result:
         return f"{self.number.name} at {self.call}: {'; '.join(found)}: {self.first}" if found else ""
 
 
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with staged() as made:
-        yield made
-
-
 def interrupted(scene: Scene, number: signal.Signals, call: Call) -> Result:
     name = f"{number.name}-{call.name}-{call.number}"
     sender = scene.sender(name)
@@ -87,8 +79,7 @@ def judge(results: Sequence[Result]) -> None:
         doubled=sum(one.verdict.doubled for one in results),
         tracebacks=sum("Traceback" in one.first.err for one in results),
     )
-    wrong = [one.wrong for one in results if one.wrong]
-    assert not wrong, f"{len(wrong)} of {len(results)}:\n" + "\n\n".join(wrong[:10])
+    none_wrong(results)
 
 
 def test_a_signal_at_any_call_is_said_and_the_next_run_finishes(scene: Scene):
@@ -100,8 +91,7 @@ def test_a_signal_at_any_call_is_said_and_the_next_run_finishes(scene: Scene):
     found = [call for call in calls(trace) if call.changes and call.touches(*places)]
     chosen = points(list(zip(cycle(SIGNALS), found, strict=False)), 9)
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        results = list(pool.map(lambda point: interrupted(scene, *point), chosen))
+    results = at_once(lambda point: interrupted(scene, *point), chosen)
 
     judge(results)
     assert any(one.first.code for one in results)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from harness import points, report
-from scene import ROOT, Scene, contents, ended, staged, verdict
+from scene import ROOT, Scene, contents, ended, verdict
 
 ROUNDS = 10
 # Applies one manifest after the other in one process, and tells memory and open descriptors after each.
@@ -57,12 +57,6 @@ while True:
         break
 print(json.dumps({"seen": len(seen), "verified": verified, "bad": bad}))
 """
-
-
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with staged() as made:
-        yield made
 
 
 @contextmanager

@@ -6,13 +6,13 @@ import re
 import shutil
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from harness import report
-from scene import Scene, staged
+from scene import Scene
 from support import Home, Run, message
 
 from cas.ledger import Ledger
@@ -50,12 +50,6 @@ class Trace:
         for pattern in patterns:
             found.append(self.at(pattern, after=found[-1]))
         return found[1:]
-
-
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with staged() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

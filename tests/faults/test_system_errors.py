@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import pytest
-from harness import points, report
+from harness import at_once, none_wrong, points, report
 from receivers import Habit, Receiver, judged
-from scene import Scene, Sender, Verdict, contents, staged
+from scene import Scene, Sender, Verdict, contents, sent
 from strace import Call, calls, injected, traced
 from support import Run, pairs
 
-AT_ONCE = 2
 MESSAGES = 2
 ERRORS = ("ENOSPC", "EIO", "EACCES", "EDQUOT", "EROFS")
 CODES = frozenset({0, 1})
@@ -62,12 +59,6 @@ class Result:
         return f"{self.point}: {'; '.join(found)}" if found else ""
 
 
-@pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
-    with staged() as made:
-        yield made
-
-
 def places(sender: Sender) -> tuple[Path, ...]:
     return sender.home.state, sender.home.projects / "docs"
 
@@ -87,14 +78,7 @@ def judge(name: str, results: Sequence[Result]) -> None:
         lost=sum(one.verdict.lost for one in results),
         doubled=sum(one.verdict.doubled for one in results),
     )
-    assert results
-    wrong = [one.wrong for one in results if one.wrong]
-    assert not wrong, f"{len(wrong)} of {len(results)}:\n" + "\n\n".join(wrong[:10])
-
-
-def at_once(work: Callable[[Point], Result], chosen: Sequence[Point]) -> list[Result]:
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(work, chosen))
+    none_wrong(results)
 
 
 def every(found: Sequence[Call]) -> list[Point]:
@@ -104,8 +88,7 @@ def every(found: Sequence[Call]) -> list[Point]:
 def falsely_said(run: Run, inbox: Path) -> tuple[str, ...]:
     """What was said to be sent, in words or by the exit code, and is not there."""
     names = pairs(inbox)
-    said = [line.rpartition("/")[2] for line in run.out.splitlines() if line.startswith("sent: ")]
-    missing = tuple(name for name in said if name not in names or f"{name}.asc" not in names)
+    missing = tuple(name for name in sent(run) if name not in names or f"{name}.asc" not in names)
     if run.code == 0 and len(names) != 2 * MESSAGES:
         return (*missing, f"exit code 0, with {names}")
     return missing
