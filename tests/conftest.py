@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,9 @@ import support
 from support import Forge, Home, Run
 
 from cas.loopback import Key, end_agent, loopback_peer, require, throwaway_key
+
+# Under nohup it is ignored, and so it would be by what the tests start.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).resolve().parent.parent
 
