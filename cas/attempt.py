@@ -6,6 +6,7 @@ attempt can still send it in order.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -14,7 +15,7 @@ from cas.errors import CasError, HaltError, TransferError
 from cas.names import later, time_of
 from cas.plan import Delivery
 from cas.transports.files import T, Task
-from cas.transports.transport import Claim, ClaimState, Envelope, Transport, given_up
+from cas.transports.transport import Claim, ClaimState, Envelope, Transport, given_up, workshop
 
 WINDOW = 16
 NAME_TRIES = 10_000
@@ -78,37 +79,9 @@ def attempt(
                 code="not-durable",
                 permanent=True,
             )
-    transport.run((_publish(_until_error(lane), transport, stop, shown) for lane in lanes), window=WINDOW)
+    for together in _rounds(lanes):
+        _publish(together, transport, stop, shown)
     transport.run(transport.close(item.claim) for item in batch if item.done and item.claim)
-
-
-async def publish(item: Progress, claim: Claim, transport: Transport, stop: Stop, shown: Shown) -> None:
-    """Signature, HALT, message: the order that receivers rely on, for every transport."""
-    _unless(stop)
-    if claim.signed:
-        await transport.publish_signature(claim)
-        shown(item, claim.files[0])
-    _unless(stop)
-    item.asked = True
-    try:
-        item.ours = await transport.publish_message(claim)
-    except TransferError:
-        item.asked = await _may_be_published(claim, transport)
-        raise
-    item.done = True
-    if item.ours:
-        shown(item, claim.name)
-    else:
-        item.evidence = "receipt"
-
-
-async def _may_be_published(claim: Claim, transport: Transport) -> bool:
-    """Whether a publication that ended in an error may have come about all the same; True where nobody can say."""
-    try:
-        standing = await transport.look(claim.inbox, claim.identity)
-    except TransferError:
-        return True
-    return standing is None or standing.state is ClaimState.PUBLISHED
 
 
 def lanes_of(batch: Sequence[Progress]) -> dict[str, list[Progress]]:
@@ -129,6 +102,10 @@ def _reachable(lanes: Sequence[Sequence[Progress]]) -> list[Progress]:
 
 def _each(items: Sequence[Progress], step: Callable[[Progress], Awaitable[None]], transport: Transport) -> None:
     transport.run(_noting(item, step) for item in items)
+
+
+def _well(items: Sequence[Progress]) -> list[Progress]:
+    return [item for item in items if item.error is None]
 
 
 async def _noting(item: Progress, step: Callable[[Progress], Awaitable[None]]) -> None:
@@ -226,25 +203,85 @@ def _claim(lanes: Sequence[Sequence[Progress]], transport: Transport) -> None:
         _stand_on(item, await transport.claim(item.envelope, folders.pop(item.envelope.identity)))
 
     _each(claiming, claim, transport)
+    claimed = [item for item in claiming if item.claim]
+    _sync(claimed, lambda item: (workshop(item.envelope.inbox),), transport)
     transport.run(transport.unstage(folder) for folder in folders.values())
 
 
+def _sync(items: Sequence[Progress], folders: Callable[[Progress], Sequence[str]], transport: Transport) -> None:
+    """Have on disk what was done for these deliveries in those folders."""
+    errors = transport.sync(folder for item in items for folder in folders(item))
+    for item in items:
+        item.error = next((errors[folder] for folder in folders(item) if folder in errors), item.error)
+
+
 def _confirm(found: Sequence[Progress], transport: Transport) -> None:
-    """What was found published is not said to be there before it is on disk."""
-    for item, result in _by_inbox(found, transport.confirm, transport):
-        if isinstance(result, CasError):
-            item.done, item.error = False, result
+    """What was found published is not said to be there before it is on disk: whoever did it may have been killed."""
+    _sync(found, lambda item: (item.envelope.inbox,), transport)
+    for item in found:
+        item.done = item.error is None
 
 
-async def _publish(lane: Sequence[Progress], transport: Transport, stop: Stop, shown: Shown) -> None:
-    """One after the other: each is confirmed before the next is asked for."""
-    for item in lane:
-        try:
-            if not item.done and item.claim:
-                await publish(item, item.claim, transport, stop, shown)
-        except CasError as error:
-            item.error = error
-            return
+def _rounds(lanes: Sequence[Sequence[Progress]]) -> Iterator[list[Progress]]:
+    """What is published together: of each lane one, in order, as long as none has failed; of WINDOW lanes at most."""
+    waiting = deque([item for item in _until_error(lane) if item.claim and not item.done] for lane in lanes)
+    while waiting:
+        first = [waiting.popleft() for _ in range(min(WINDOW, len(waiting)))]
+        together = [lane[0] for lane in first if lane]
+        yield together
+        waiting.extendleft(lane[1:] for lane in reversed(first) if len(lane) > 1 and lane[0].done)
+
+
+def _publish(items: Sequence[Progress], transport: Transport, stop: Stop, shown: Shown) -> None:
+    """Signatures, HALT, messages: the order that receivers rely on, for every transport."""
+    signed = [item for item in items if _claim_of(item).signed]
+    _each(signed, lambda item: _publish_signature(item, transport, stop), transport)
+    _sync(_well(signed), lambda item: (_claim_of(item).inbox,), transport)
+    for item in _well(signed):
+        shown(item, _claim_of(item).files[0])
+    _each(_well(items), lambda item: _publish_message(item, transport, stop), transport)
+    _sync(_well(items), _left, transport)
+    for item in _well(items):
+        item.done = True
+        if item.ours:
+            shown(item, item.name)
+        else:
+            item.evidence = "receipt"
+
+
+async def _publish_signature(item: Progress, transport: Transport, stop: Stop) -> None:
+    _unless(stop)
+    await transport.publish_signature(_claim_of(item))
+
+
+async def _publish_message(item: Progress, transport: Transport, stop: Stop) -> None:
+    _unless(stop)
+    item.asked = True
+    try:
+        item.ours = await transport.publish_message(_claim_of(item))
+    except TransferError:
+        item.asked = await _may_be_published(_claim_of(item), transport)
+        raise
+
+
+async def _may_be_published(claim: Claim, transport: Transport) -> bool:
+    """Whether a publication that ended in an error may have come about all the same; True where nobody can say."""
+    try:
+        standing = await transport.look(claim.inbox, claim.identity)
+    except TransferError:
+        return True
+    return standing is None or standing.state is ClaimState.PUBLISHED
+
+
+def _left(item: Progress) -> Sequence[str]:
+    """The folders between which a message moved."""
+    claim = _claim_of(item)
+    return (claim.inbox, claim.folder) if item.ours else (claim.inbox,)
+
+
+def _claim_of(item: Progress) -> Claim:
+    assert item.claim
+    return item.claim
 
 
 def _unless(stop: Stop) -> None:

@@ -23,7 +23,7 @@ from faults.proxy import Direction, Kind, Trouble, proxy
 from support import Forge, Home, Run
 from test_transports import NAME, Inbox, Way, destination
 
-from cas.errors import CasError, TransferError
+from cas.errors import TransferError
 from cas.loopback import SFTP_SERVERS, loopback_peer
 from cas.transports.files import LARGEST_READ
 
@@ -151,13 +151,7 @@ def space(*, free: int = 100, flags: int = 0) -> dict[str, Any]:
 
 
 def delivered(inbox: Inbox) -> None:
-    envelope = inbox.prepared().envelope()
-    (folder,) = inbox.transport.stage([envelope])
-    if isinstance(folder, CasError):
-        raise folder
-    claim = inbox.run(inbox.transport.claim(envelope, folder))
-    inbox.run(inbox.transport.publish_signature(claim))
-    inbox.run(inbox.transport.publish_message(claim))
+    inbox.prepared().published(inbox.envelope())
 
 
 def failure(act: Callable[[], object]) -> TransferError:

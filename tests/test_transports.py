@@ -21,7 +21,7 @@ from cas.inventory import Destination
 from cas.loopback import loopback_peer
 from cas.names import digest, identity
 from cas.transports import opened
-from cas.transports.transport import Claim, ClaimState, Envelope, Transport
+from cas.transports.transport import Claim, ClaimState, Envelope, Transport, workshop
 
 NAME = "20261123T013133Z-from-builder-greeting.org"
 KINDS = ("local", "sftp", "rsync")
@@ -47,17 +47,26 @@ class Inbox:
 
     def claimed(self, envelope: Envelope) -> Claim:
         (folder,) = self.transport.stage([envelope])
-        assert isinstance(folder, str), folder
+        if isinstance(folder, CasError):
+            raise folder
         claim = self.run(self.transport.claim(envelope, folder))
         assert isinstance(claim, Claim)
+        self.sync(workshop(self.path))
         return claim
 
     def published(self, envelope: Envelope) -> Claim:
         claim = self.claimed(envelope)
         if claim.signed:
             self.run(self.transport.publish_signature(claim))
+            self.sync(self.path)
         assert self.run(self.transport.publish_message(claim))
+        self.sync(self.path, claim.folder)
         return claim
+
+    def sync(self, *folders: str) -> None:
+        """Raises what could not be synced."""
+        for error in self.transport.sync(folders).values():
+            raise error
 
     def visible(self) -> list[str]:
         return sorted(name for name in os.listdir(self.folder) if not name.startswith("."))

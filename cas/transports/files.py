@@ -44,7 +44,10 @@ class Files(Protocol):
         """What a folder holds, unsorted."""
 
     async def create(self, path: str, content: bytes) -> bool:
-        """Make a file of mode 0644 less umask; False, and nothing done, where something stands."""
+        """Make a file of mode 0644 less umask; False, and nothing done, where something stands.
+
+        Its bytes are sure to be on disk once its folder was synced.
+        """
 
     async def make_folder(self, path: str, *, mode: int = 0o777) -> bool:
         """Make one folder; False where something stands."""
@@ -65,7 +68,10 @@ class Files(Protocol):
         """Remove an empty folder; nothing where none stands."""
 
     async def sync(self, folder: str) -> None:
-        """Bring a folder's names to disk."""
+        """Bring a folder's names to disk, and what was created in it."""
+
+    def sync_all(self, folders: Iterable[str]) -> dict[str, CasError]:
+        """Sync many folders together; gives the errors, by folder."""
 
     def close(self) -> None:
         """Let go of the connection, if there is one."""

@@ -23,7 +23,7 @@ from cas.errors import CasError, TransferError
 from cas.transports import causes, rsh
 from cas.transports.files import Files
 from cas.transports.ssh import Session
-from cas.transports.transport import WORKSHOP, Envelope, Transport, contents, staging_folder
+from cas.transports.transport import Envelope, Transport, contents, staging_folder, workshop
 
 OPTIONS = ("-a", "--no-owner", "--no-group", "--no-perms", "--omit-dir-times")
 REMOTE_RSYNC_MISSING = 127
@@ -45,7 +45,7 @@ class RsyncTransport(Transport):
                 hint='install rsync, or take `transport = "sftp"` for this peer in peers.toml',
             )
 
-    def stage(self, envelopes: Sequence[Envelope]) -> list[str | CasError]:
+    def _put_together(self, envelopes: Sequence[Envelope]) -> list[str | CasError]:
         folders = [staging_folder(envelope) for envelope in envelopes]
         failed: dict[str, CasError] = {}
         for inbox in sorted({envelope.inbox for envelope in envelopes}):
@@ -53,7 +53,7 @@ class RsyncTransport(Transport):
             with tempfile.TemporaryDirectory(prefix="cas-rsync-") as tree:
                 _write(Path(tree), batch)
                 try:
-                    self._copy(tree, f"{inbox}/{WORKSHOP}/")
+                    self._copy(tree, f"{workshop(inbox)}/")
                 except CasError as error:
                     failed[inbox] = error
         return self.run(
@@ -68,7 +68,6 @@ class RsyncTransport(Transport):
             if await self.files.read(f"{folder}/{name}") != content:
                 raise _failed(f"rsync did not bring `{folder}/{name}` whole", permanent=False)
             await self.files.sync(f"{folder}/{name}")
-        await self.files.sync(folder)
         return folder
 
     def _copy(self, tree: str, target: str) -> None:

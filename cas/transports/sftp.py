@@ -169,6 +169,11 @@ class SftpFiles:
         finally:
             await self._closed(handle, folder)
 
+    def sync_all(self, folders: Iterable[str]) -> dict[str, CasError]:
+        wanted = list(folders)
+        results = self.run(map(self.sync, wanted))
+        return {folder: error for folder, error in zip(wanted, results, strict=True) if error is not None}
+
     async def _opened(self, path: str, flags: int) -> bytes:
         answer = await Request(wire.CMD_OPEN, (_remote(path), flags, WITH_MODE, 0o644))
         return answer.get_string()

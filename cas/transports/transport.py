@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
 
@@ -78,14 +78,18 @@ class Transport:
         """Run all to their end, at most `window` at once; each gives its value or the CasError that it raised."""
         return self.files.run(tasks, window=window)
 
+    def sync(self, folders: Iterable[str]) -> dict[str, CasError]:
+        """Bring to disk what was done in these folders; gives the errors, by folder."""
+        return self.files.sync_all(dict.fromkeys(folders))
+
     async def prepare(self, inbox: str) -> bool:
         """Make the inbox where it is missing; True when it was."""
         made = await self._make_folders(inbox)
-        workshop = f"{inbox}/{WORKSHOP}"
-        if await self.files.make_folder(workshop):
+        folder = workshop(inbox)
+        if await self.files.make_folder(folder):
             await self.files.sync(inbox)
-        elif await self.files.kind(workshop) is not Kind.FOLDER:
-            raise TransferError(f"not a folder: `{workshop}`", code="file-operation-failed", permanent=True)
+        elif await self.files.kind(folder) is not Kind.FOLDER:
+            raise TransferError(f"not a folder: `{folder}`", code="file-operation-failed", permanent=True)
         return made
 
     async def look(self, inbox: str, identity: str) -> Claim | None:
@@ -102,30 +106,37 @@ class Transport:
             state = ClaimState.WITHDRAWN
         return Claim(identity=identity, inbox=inbox, name=name, signed=signed, state=state)
 
-    async def confirm(self, inbox: str) -> None:
-        """Have on disk what was found published in an inbox: whoever did it may have been killed before this."""
-        await self.files.sync(inbox)
-
     async def reserve(self, inbox: str, name: str, identity: str) -> bool:
-        """Hold a name for an identity, against all who deliver with cas; False when it is taken."""
+        """Hold a name for an identity, against all who deliver with cas; False when it is taken.
+
+        On disk once the workshop was synced.
+        """
         if await self.files.kind(f"{inbox}/{name}") or await self.files.kind(f"{inbox}/{signature_name(name)}"):
             return False
-        reservation = f"{inbox}/{WORKSHOP}/name-{name}"
+        reservation = f"{workshop(inbox)}/name-{name}"
         if await self.files.create(reservation, identity.encode()):
-            await self.files.sync(f"{inbox}/{WORKSHOP}")
             return True
         return await self.files.read(reservation) == identity.encode()
 
     def stage(self, envelopes: Sequence[Envelope]) -> list[str | CasError]:
-        """Put each envelope together in a hidden folder that is the user's alone, on disk; gives the folders."""
-        return self.run(self._staged(envelope) for envelope in envelopes)
+        """Put each envelope together in a hidden folder that is the user's alone; gives the folders.
+
+        They are on disk then, and so is what was reserved before.
+        """
+        folders = self._put_together(envelopes)
+        inboxes = {workshop(envelope.inbox) for envelope in envelopes}
+        errors = self.sync([*sorted(inboxes), *(folder for folder in folders if isinstance(folder, str))])
+        return self.run(
+            self._on_disk(envelope, folder, errors) for envelope, folder in zip(envelopes, folders, strict=True)
+        )
 
     async def claim(self, envelope: Envelope, folder: str) -> Claim:
-        """Turn a staged folder into the one claim of its identity; where one stands already, that one is given."""
+        """Turn a staged folder into the one claim of its identity; where one stands already, that one is given.
+
+        On disk once the workshop was synced.
+        """
         try:
-            if await self.files.move_folder(folder, _claim_folder(envelope.inbox, envelope.identity)):
-                await self.files.sync(f"{envelope.inbox}/{WORKSHOP}")
-            else:
+            if not await self.files.move_folder(folder, _claim_folder(envelope.inbox, envelope.identity)):
                 await self.unstage(folder)
         except TransferError:
             if await self.files.kind(folder) is not None:
@@ -147,13 +158,13 @@ class Transport:
         Another machine may be staging the same delivery right now: what it staged is moved aside first, in one step,
         so that it becomes the claim whole or never. Emptied in place, it could be claimed without its message.
         """
-        for name in await self.files.names(f"{inbox}/{WORKSHOP}"):
+        for name in await self.files.names(workshop(inbox)):
             prefix, _, rest = name.partition("-")
             if prefix not in (STAGED, ASIDE) or rest.partition("-")[0] not in identities:
                 continue
-            folder = f"{inbox}/{WORKSHOP}/{name}"
+            folder = f"{workshop(inbox)}/{name}"
             if prefix == STAGED:
-                aside = f"{inbox}/{WORKSHOP}/{ASIDE}-{rest}"
+                aside = f"{workshop(inbox)}/{ASIDE}-{rest}"
                 try:
                     if not await self.files.move_folder(folder, aside):
                         continue
@@ -171,7 +182,7 @@ class Transport:
             await self.files.remove(f"{standing.folder}/{SIGNATURE}")
             await self.files.remove(f"{standing.folder}/{RECORD}")
             await self.files.remove_folder(standing.folder)
-            await self.files.remove(f"{inbox}/{WORKSHOP}/name-{name}")
+            await self.files.remove(f"{workshop(inbox)}/name-{name}")
 
     async def withdraw(self, claim: Claim) -> bool:
         """Give a claim up, for good, and take back its signature; False when its message was published meanwhile."""
@@ -186,11 +197,13 @@ class Transport:
         return True
 
     async def publish_signature(self, claim: Claim) -> None:
-        """Make the signature visible, whole, replacing nothing. Again is allowed: a name with our bytes is ours."""
+        """Make the signature visible, whole, replacing nothing. Again is allowed: a name with our bytes is ours.
+
+        On disk once the inbox was synced.
+        """
         source, target = f"{claim.folder}/{SIGNATURE}", f"{claim.inbox}/{signature_name(claim.name)}"
         for _ in range(LINK_TRIES):
             if await self._linked(source, target) or await self._stands(claim, source, target):
-                await self.files.sync(claim.inbox)
                 return
         raise _foreign(target)
 
@@ -232,7 +245,8 @@ class Transport:
     async def publish_message(self, claim: Claim) -> bool:
         """Make the message visible, whole, replacing nothing; False when another run did it meanwhile.
 
-        A rename, never a link: that the message has left the claim is what says that it was published.
+        A rename, never a link: that the message has left the claim is what says that it was published. On disk once
+        the inbox and the claim's folder were synced.
         """
         source, target = f"{claim.folder}/{MESSAGE}", f"{claim.inbox}/{claim.name}"
         if not await self.files.move(source, target):
@@ -240,10 +254,7 @@ class Transport:
                 raise _foreign(target)
             if await self.files.kind(f"{claim.folder}/{WITHDRAWN}") is not None:
                 raise given_up()
-            await self.confirm(claim.inbox)
             return False
-        await self.files.sync(claim.inbox)
-        await self.files.sync(claim.folder)
         return True
 
     async def close(self, claim: Claim) -> None:
@@ -261,13 +272,25 @@ class Transport:
             await self.files.sync(parent or "/")
         return made
 
+    def _put_together(self, envelopes: Sequence[Envelope]) -> list[str | CasError]:
+        return self.run(self._staged(envelope) for envelope in envelopes)
+
+    async def _on_disk(self, envelope: Envelope, folder: str | CasError, errors: Mapping[str, CasError]) -> str:
+        if isinstance(folder, CasError):
+            raise folder
+        if error := errors.get(folder) or errors.get(workshop(envelope.inbox)):
+            if await self.files.kind(folder) is None:
+                raise _taken_away(envelope) from error
+            await self.unstage(folder)
+            raise error
+        return folder
+
     async def _staged(self, envelope: Envelope) -> str:
         folder = staging_folder(envelope)
         await self.files.make_folder(folder, mode=0o700)
         try:
             for name, content in contents(envelope).items():
                 await self.files.create(f"{folder}/{name}", content)
-            await self.files.sync(folder)
         except TransferError as error:
             if await self.files.kind(folder) is None:
                 raise _taken_away(envelope) from error
@@ -276,9 +299,14 @@ class Transport:
         return folder
 
 
+def workshop(inbox: str) -> str:
+    """Where all of ours in an inbox lies."""
+    return f"{inbox}/{WORKSHOP}"
+
+
 def staging_folder(envelope: Envelope) -> str:
     """A fresh place to put an envelope together: two runs of one identity never share it."""
-    return f"{envelope.inbox}/{WORKSHOP}/{STAGED}-{envelope.identity}-{secrets.token_hex(4)}"
+    return f"{workshop(envelope.inbox)}/{STAGED}-{envelope.identity}-{secrets.token_hex(4)}"
 
 
 def contents(envelope: Envelope) -> dict[str, bytes]:
@@ -296,7 +324,7 @@ def contents(envelope: Envelope) -> dict[str, bytes]:
 
 
 def _claim_folder(inbox: str, identity: str) -> str:
-    return f"{inbox}/{WORKSHOP}/{identity}"
+    return f"{workshop(inbox)}/{identity}"
 
 
 def _parsed_record(record: bytes, folder: str) -> tuple[str, bool]:

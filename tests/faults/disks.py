@@ -115,6 +115,11 @@ class Disk:
 
     _fdatasync = _fsync
 
+    def _syncfs(self, text: str, strings: Sequence[bytes], result: int) -> None:
+        del text, strings, result
+        self._renames.clear()
+        _keep(self._top)
+
     def _mkdir(self, text: str, strings: Sequence[bytes], result: int) -> None:
         del text, result
         folder, name = self._found(strings[0])
@@ -183,6 +188,16 @@ def _put(node: File, offset: int, content: bytes) -> None:
     if len(node.content) < offset:
         node.content.extend(bytes(offset - len(node.content)))
     node.content[offset : offset + len(content)] = content
+
+
+def _keep(folder: Folder) -> None:
+    """All that is in a folder is on disk."""
+    folder.synced = dict(folder.entries)
+    for node in folder.entries.values():
+        if isinstance(node, Folder):
+            _keep(node)
+        else:
+            node.synced = bytes(node.content)
 
 
 def _loaded(place: Path) -> Folder:

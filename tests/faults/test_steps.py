@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 from harness import report
-from scene import Scene
+from scene import Scene, Sender
 from support import Home, Run, message
 
 from cas.ledger import Ledger
+from cas.transports.local import MANY
 
-CALLS = "execve,fsync,fdatasync,rename,renameat2,link,linkat,mkdir,write"
+CALLS = "execve,fsync,fdatasync,syncfs,rename,renameat2,link,linkat,mkdir,write"
 SIGNED = r'execve\(.*"--detach-sign"'
 LEDGER = r"f(data)?sync\(\d+<[^>]*/ledger\.sqlite[^>]*>"
 RESERVED = r"fsync\(\d+<[^>]*/\.tmp\.cas/name-"
@@ -44,6 +45,10 @@ class Trace:
                 return number
         raise AssertionError(f"no call {pattern} after number {after} of:\n" + "\n".join(self._calls))
 
+    def all(self, pattern: str) -> list[int]:
+        """Where such calls stand."""
+        return [number for number, line in enumerate(self._calls) if re.search(pattern, line)]
+
     def in_order(self, *patterns: str) -> list[int]:
         """Each of the calls comes after the one before it, with the first that fits each time."""
         found = [-1]
@@ -54,28 +59,34 @@ class Trace:
 
 @pytest.fixture(scope="module")
 def trace(scene: Scene) -> Trace:
-    strace = shutil.which("strace")
-    assert strace, "strace not found: apt-get install strace"
     sender = scene.sender("traced")
     message(sender.project / "m.org")
-    file = scene.folder / "trace"
-    driver = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
-    traced = (strace, "-f", "-y", "-qq", "-s", "300", "-e", f"trace={CALLS}", "-o", file)
-    run = sender.run(*traced, sys.executable, "-m", "cas", "send", "local.docs", "m.org", driver=driver)
-    assert run.code == 0, run.err
     report("steps", points=1)
+    return traced(sender, "send", "local.docs", "m.org")
+
+
+def traced(sender: Sender, *argv: str) -> Trace:
+    strace = shutil.which("strace")
+    assert strace, "strace not found: apt-get install strace"
+    file = sender.project / "trace"
+    driver = "import os, sys; os.execv(sys.argv[1], sys.argv[1:])"
+    words = (strace, "-f", "-y", "-qq", "-s", "300", "-e", f"trace={CALLS}", "-o", file)
+    run = sender.run(*words, sys.executable, "-m", "cas", *argv, driver=driver)
+    assert run.code == 0, run.err
     return Trace(file.read_text(encoding="utf-8"))
 
 
 def test_the_intent_is_on_disk_before_anything_moves(trace: Trace):
     """Signed first, since the signature is part of it; the ledger was made before that."""
-    _, intended, reserved, _ = trace.in_order(SIGNED, LEDGER, RESERVED, STAGED)
+    _, intended, staged = trace.in_order(SIGNED, LEDGER, STAGED)
 
-    assert intended < trace.at(RESERVED) == reserved
+    assert intended < trace.at(STAGED) == staged
 
 
-def test_a_reservation_is_on_disk_before_the_message_is_staged(trace: Trace):
-    trace.in_order(RESERVED, WORKSHOP, STAGED)
+def test_a_reservation_is_on_disk_before_its_message_is_claimed(trace: Trace):
+    reserved, synced = trace.in_order(RESERVED, WORKSHOP)
+
+    assert reserved < synced < trace.at(CLAIMED)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +115,20 @@ def test_a_message_is_on_disk_before_the_ledger_says_that_it_is_delivered(trace:
     published, synced = trace.in_order(MESSAGE, folder)
 
     assert published < synced < trace.at(LEDGER, after=published)
+
+
+def test_a_large_batch_is_on_disk_before_it_is_claimed(scene: Scene):
+    sender = scene.sender("many")
+    sends = []
+    for number in range(MANY):
+        message(sender.project / f"m{number}.org", CONVERSATION_ID=f"c{number}")
+        sends.append(f"  - {{id: m{number}, destination: local.docs, message: m{number}.org, sign: false}}\n")
+    (sender.project / "many.yaml").write_text("cas: 1\nsends:\n" + "".join(sends))
+
+    trace = traced(sender, "apply", "many.yaml")
+
+    last = max(trace.all(STAGED))
+    assert last < trace.at(r"syncfs\(.* = 0", after=last) < trace.at(CLAIMED)
 
 
 def test_the_ledger_is_on_disk_before_anybody_is_told(trace: Trace):
