@@ -5,7 +5,7 @@ It formats nothing and looks nothing up: time, connections, signatures and HALT 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
@@ -17,14 +17,10 @@ from cas.intents import begun, intent
 from cas.ledger import Entry
 from cas.names import timestamp
 from cas.plan import Delivery, Plan
+from cas.signatures import Content, Sign, signatures
 from cas.transports.transport import Envelope
 
 HOSTS_AT_ONCE = 16
-
-Content = Callable[[str], bytes]
-"""A message's bytes, by digest."""
-Sign = Callable[[bytes, str], bytes]
-"""The signature of some bytes by the key with a fingerprint; raises SigningError."""
 
 
 def execute(plan: Plan, digest: str, world: World, *, content: Content, sign: Sign) -> Iterator[Event]:
@@ -52,28 +48,25 @@ def _run(items: Sequence[Progress], plan: str | None, world: World) -> Iterator[
 
 
 def _set_out(plan: Plan, known: Mapping[str, Entry], world: World, content: Content, sign: Sign) -> Iterator[Progress]:
-    """Each delivery with its envelope, each distinct message signed once; what cannot be signed carries its error.
+    """Each delivery with its envelope; what cannot be signed carries its error.
 
     What the ledger knows goes as it was begun, and needs no signature.
     """
-    signatures: dict[tuple[str, str], bytes | CasError] = {}
+    new = [delivery for delivery in plan.deliveries if delivery.identity not in known]
+    wanted = [(delivery.message.digest, delivery.sign.key) for delivery in new if delivery.sign and delivery.sign.key]
+    made = signatures(wanted, content=content, sign=sign, stop=world.stop)
     for delivery in plan.deliveries:
         if delivery.identity in known:
             yield begun(delivery, known[delivery.identity])
             continue
-        message = content(delivery.message.digest)
-        signature: bytes | CasError | None = None
-        if delivery.sign and delivery.sign.key:
-            wanted = (delivery.message.digest, delivery.sign.key)
-            if wanted not in signatures:
-                # The signal that stops cas may have ended gpg too.
-                signature = world.stop() or _signature(message, delivery.sign.key, sign)
-                signatures[wanted] = world.stop() or signature if isinstance(signature, CasError) else signature
-            signature = signatures[wanted]
+        key = delivery.sign.key if delivery.sign else None
+        signature = made[delivery.message.digest, key] if key else None
         error = signature if isinstance(signature, CasError) else None
         yield Progress(
             delivery=delivery,
-            envelope=_envelope(delivery, plan, message, None if isinstance(signature, CasError) else signature),
+            envelope=_envelope(
+                delivery, plan, content(delivery.message.digest), None if isinstance(signature, CasError) else signature
+            ),
             # A clock that went back gives a name before one that was given already.
             after=world.ledger.latest(delivery.sender, delivery.destination.address, delivery.message.conversation),
             error=error,
@@ -93,13 +86,6 @@ def _refuse_conflicts(items: Sequence[Progress], world: World) -> None:
                 code="conflict",
                 hint="give the new message the next SEQUENCE",
             )
-
-
-def _signature(message: bytes, key: str, sign: Sign) -> bytes | CasError:
-    try:
-        return sign(message, key)
-    except CasError as error:
-        return error
 
 
 def _envelope(delivery: Delivery, plan: Plan, message: bytes, signature: bytes | None) -> Envelope:

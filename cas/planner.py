@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
 from itertools import pairwise
 
 from cas.diagnostics import Diagnostic, InvalidInput, Place
@@ -65,6 +66,7 @@ def plan(
     if found:
         raise InvalidInput(found)
     names = _names(lanes, clock)
+    fingerprint = cache(fingerprint)
     lane_names = {id(draft): _lane_name(lane) for lane in lanes for draft in lane}
     senders = {source.sender for source in sources}
     return Plan(
