@@ -9,20 +9,22 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from cas.attempt import Progress, Stop, attempt, lanes_of
 from cas.errors import CasError, ExitCode, HaltError, TransferError
 from cas.events import Attempt, AttemptFailed, DeliveryFinished, DeliveryStarted, Event, FilePublished, Notice, Outcome
 from cas.intents import go_on, intent
 from cas.inventory import Destination
 from cas.ledger import Ledger
 from cas.names import signature_name, timestamp
+from cas.parcel import Parcel
+from cas.transports import attempted
+from cas.transports.attempt import Progress, Stop, lanes_of
 from cas.transports.transport import Transport
 
 LOOK_EVERY = 1
 """Seconds between two looks for HALT while waiting."""
 
-Connect = Callable[[Destination, int], AbstractContextManager[Transport]]
-"""Opens the way to a destination, every wait bounded by so many seconds; raises TransferError."""
+Connect = Callable[[Destination, int, int], AbstractContextManager[Transport]]
+"""Opens the way to a destination, given the seconds that bound each wait, and how many deliveries; TransferError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +52,12 @@ class World:
 class Batch:
     """Deliveries to one host. `run` may be called once; `emit` is told each event as it happens."""
 
-    def __init__(self, items: Sequence[Progress], world: World, emit: Callable[[Event], None]) -> None:
+    def __init__(self, items: Sequence[Parcel], world: World, emit: Callable[[Event], None]) -> None:
         self._items = items
         self._world = world
         self._emit = emit
         self._attempts: dict[str, list[Attempt]] = {item.delivery.identity: [] for item in items}
+        self._ids = {item.delivery.identity: item.delivery.id for item in items}
         self._open = {item.delivery.identity for item in items}
         self._begun: set[str] = set()
         self._durable: bool | None = None
@@ -108,10 +111,10 @@ class Batch:
         try:
             with (
                 world.hold(inboxes),
-                world.connect(destination, timeout) as transport,
+                world.connect(destination, timeout, len(self._open)) as transport,
                 _cut_off(transport, world.remaining()),
             ):
-                attempt(items, transport, world.stop, self._published, require_durable=world.require_durable)
+                attempted(items, transport, world.stop, self._published, require_durable=world.require_durable)
                 self._durable = transport.durable
         except CasError as error:
             self._fail(error)
@@ -152,7 +155,7 @@ class Batch:
             self._open.discard(event.identity)
             self._emit(event)
 
-    def _noted(self, item: Progress, error: CasError, number: int) -> int | None:
+    def _noted(self, item: Parcel, error: CasError, number: int) -> int | None:
         """Note a failed attempt; the seconds until the next one, or None where there is none."""
         retry = item.delivery.retry
         if number == 0 or not isinstance(error, TransferError):
@@ -183,7 +186,7 @@ class Batch:
             error = self._world.stop()
         return error
 
-    def _finished_in_error(self, item: Progress, error: CasError) -> DeliveryFinished:
+    def _finished_in_error(self, item: Parcel, error: CasError) -> DeliveryFinished:
         local = item.delivery.destination.host is None
         match error:
             case HaltError():
@@ -198,7 +201,7 @@ class Batch:
         reason = f"{error}; the deadline has passed" if passed else str(error)
         return self._finished(item, outcome, reason=reason, hint=error.hint, exit_code=code)
 
-    def _finished_behind(self, item: Progress, stopped: DeliveryFinished) -> DeliveryFinished:
+    def _finished_behind(self, item: Parcel, stopped: DeliveryFinished) -> DeliveryFinished:
         if stopped.exit_code is ExitCode.HALT:
             return self._finished(
                 item, Outcome.HALTED, reason=stopped.reason, hint=stopped.hint, exit_code=ExitCode.HALT
@@ -208,7 +211,7 @@ class Batch:
 
     def _finished(
         self,
-        item: Progress,
+        item: Parcel,
         outcome: Outcome,
         *,
         reason: str | None = None,
@@ -245,9 +248,8 @@ class Batch:
         )
 
     def _published(self, item: Progress, name: str) -> None:
-        self._emit(
-            FilePublished(time=self._world.now(), id=item.delivery.id, identity=item.delivery.identity, file=name)
-        )
+        identity = item.envelope.identity
+        self._emit(FilePublished(time=self._world.now(), id=self._ids[identity], identity=identity, file=name))
 
 
 def _too_late(seconds: float) -> TransferError | None:
@@ -285,7 +287,7 @@ def _unrecorded(event: DeliveryFinished, error: CasError) -> DeliveryFinished:
     )
 
 
-def _files(item: Progress) -> tuple[str, ...]:
+def _files(item: Parcel) -> tuple[str, ...]:
     """The names under which it stands, or would have stood."""
     if item.claim:
         return item.claim.files

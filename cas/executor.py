@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
-from cas.attempt import Progress
 from cas.batch import Batch, World
 from cas.errors import CasError, ExitCode
 from cas.events import DeliveryFinished, Event, RunFinished, RunStarted, exit_code
 from cas.intents import begun, intent
 from cas.ledger import Entry
 from cas.names import timestamp
+from cas.parcel import Parcel, parcel
 from cas.plan import Delivery, Plan
 from cas.signatures import Content, Sign, signatures
 from cas.transports.transport import Envelope
@@ -36,7 +36,7 @@ def finish(deliveries: Sequence[Delivery], known: Mapping[str, Entry], world: Wo
     return _run([begun(delivery, known[delivery.identity]) for delivery in deliveries], None, world)
 
 
-def _run(items: Sequence[Progress], plan: str | None, world: World) -> Iterator[Event]:
+def _run(items: Sequence[Parcel], plan: str | None, world: World) -> Iterator[Event]:
     yield RunStarted(time=world.now(), plan=plan, deliveries=len(items))
     finished: list[DeliveryFinished] = []
     for event in _batches(items, world):
@@ -47,7 +47,7 @@ def _run(items: Sequence[Progress], plan: str | None, world: World) -> Iterator[
     yield RunFinished(time=world.now(), exit_code=exit_code(finished), halted=halted)
 
 
-def _set_out(plan: Plan, known: Mapping[str, Entry], world: World, content: Content, sign: Sign) -> Iterator[Progress]:
+def _set_out(plan: Plan, known: Mapping[str, Entry], world: World, content: Content, sign: Sign) -> Iterator[Parcel]:
     """Each delivery with its envelope; what cannot be signed carries its error.
 
     What the ledger knows goes as it was begun, and needs no signature.
@@ -62,9 +62,9 @@ def _set_out(plan: Plan, known: Mapping[str, Entry], world: World, content: Cont
         key = delivery.sign.key if delivery.sign else None
         signature = made[delivery.message.digest, key] if key else None
         error = signature if isinstance(signature, CasError) else None
-        yield Progress(
-            delivery=delivery,
-            envelope=_envelope(
+        yield parcel(
+            delivery,
+            _envelope(
                 delivery, plan, content(delivery.message.digest), None if isinstance(signature, CasError) else signature
             ),
             # A clock that went back gives a name before one that was given already.
@@ -73,7 +73,7 @@ def _set_out(plan: Plan, known: Mapping[str, Entry], world: World, content: Cont
         )
 
 
-def _refuse_conflicts(items: Sequence[Progress], world: World) -> None:
+def _refuse_conflicts(items: Sequence[Parcel], world: World) -> None:
     """Another message was sent in the same place of the same conversation: it cannot be taken back, nor doubled."""
     new = [item for item in items if item.delivery.repeatable and not item.resumed and item.error is None]
     others = world.ledger.others([intent(item, world.run, world.root, timestamp(world.now())) for item in new])
@@ -101,7 +101,7 @@ def _envelope(delivery: Delivery, plan: Plan, message: bytes, signature: bytes |
     )
 
 
-def _batches(items: Sequence[Progress], world: World) -> Iterator[Event]:
+def _batches(items: Sequence[Parcel], world: World) -> Iterator[Event]:
     """Run one batch a host, side by side, and yield their events as they come."""
     happened: SimpleQueue[Event | BaseException | None] = SimpleQueue()
 
@@ -130,8 +130,8 @@ def _batches(items: Sequence[Progress], world: World) -> Iterator[Event]:
                     yield event
 
 
-def _by_host(items: Iterable[Progress]) -> Mapping[tuple[object, ...], list[Progress]]:
-    hosts: dict[tuple[object, ...], list[Progress]] = {}
+def _by_host(items: Iterable[Parcel]) -> Mapping[tuple[object, ...], list[Parcel]]:
+    hosts: dict[tuple[object, ...], list[Parcel]] = {}
     for item in items:
         to = item.delivery.destination
         way = (to.transport, to.host, to.port, to.user, to.identity_file, to.host_key)

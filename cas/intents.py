@@ -7,11 +7,11 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 
-from cas.attempt import Progress
 from cas.inventory import Destination
 from cas.ledger import OPEN, WITHDRAWN, Entry
 from cas.manifest import Retry, Sign
 from cas.names import canonical_name, identity, later, signature_name, timestamp
+from cas.parcel import Parcel, parcel
 from cas.plan import Delivery, PlannedMessage
 from cas.transports.transport import Envelope, given_up
 
@@ -19,7 +19,7 @@ LEDGER = "ledger"
 STDIN = "-"
 
 
-def intent(item: Progress, run: str, root: Path, now: str) -> Entry:
+def intent(item: Parcel, run: str, root: Path, now: str) -> Entry:
     """The entry that is written before a delivery moves; `root` is what message paths are relative to."""
     delivery, envelope, message = item.delivery, item.envelope, item.delivery.message
     return Entry(
@@ -53,7 +53,7 @@ def _told(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode()
 
 
-def go_on(item: Progress, entry: Entry) -> None:
+def go_on(item: Parcel, entry: Entry) -> None:
     """Take name, bytes and signature from the ledger: they were fixed when this delivery was first begun."""
     if entry.state == WITHDRAWN:
         item.error = given_up()
@@ -68,12 +68,11 @@ def go_on(item: Progress, entry: Entry) -> None:
     )
 
 
-def begun(delivery: Delivery, entry: Entry) -> Progress:
+def begun(delivery: Delivery, entry: Entry) -> Parcel:
     """A delivery that the ledger knows already."""
-    item = Progress(
-        delivery=delivery,
-        resumed=True,
-        envelope=Envelope(
+    item = parcel(
+        delivery,
+        Envelope(
             identity=entry.identity,
             inbox=delivery.destination.inbox,
             name=entry.name,
@@ -83,6 +82,7 @@ def begun(delivery: Delivery, entry: Entry) -> Progress:
             message=b"",
             signature=None,
         ),
+        resumed=True,
     )
     go_on(item, entry)
     return item

@@ -14,7 +14,7 @@ from cas.names import NAME_RULE, is_machine, is_name
 
 LOCAL = "local"
 MEBIBYTE = 1 << 20
-TRANSPORTS = ("sftp", "rsync")
+TRANSPORTS = ("auto", "python", "sftp", "rsync")
 TABLES = ("peers", "projects", "groups", "policy", "senders")
 HOST = re.compile(r"[A-Za-z0-9:_][A-Za-z0-9.:_%-]*", re.ASCII)
 USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]*\$?", re.ASCII)
@@ -35,7 +35,7 @@ class Peer:
     user: str | None = None
     port: int | None = None
     identity_file: str | None = None
-    transport: str = "sftp"
+    transport: str = "auto"
     host_key: str | None = None
 
 
@@ -208,7 +208,7 @@ def _peer(name: str, table: Mapping[str, Any], reader: _Reader) -> Peer:
         user=take("ssh_user", _text(USER), "a user's name"),
         port=take("port", lambda value: _whole(value) and 1 <= value <= 65535, "a port from 1 to 65535"),
         identity_file=take("identity_file", _is_path, "a path that is absolute or begins with `~/`"),
-        transport=take("transport", lambda value: value in TRANSPORTS, f"one of {', '.join(TRANSPORTS)}") or "sftp",
+        transport=take("transport", lambda value: value in TRANSPORTS, f"one of {', '.join(TRANSPORTS)}") or "auto",
         host_key=take("host_key", _text(HOST_KEY), "a fingerprint such as `SHA256:…` of ssh-keygen -l"),
     )
 

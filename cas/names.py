@@ -13,6 +13,7 @@ LONGEST = 100
 NAME_RULE = "letters, digits, `.`, `_` and `-`, beginning with a letter or digit, without `..`, at most 100"
 CANONICAL = re.compile(r"\d{8}T\d{6}Z-from-[A-Za-z0-9][A-Za-z0-9._-]*\.org", re.ASCII)
 LONGEST_CANONICAL = 240
+SIGNATURE_SUFFIX = ".asc"
 LAST_YEAR = 9999  # after it, no name could be later
 MOMENT = "%Y%m%dT%H%M%SZ"
 MOMENT_LENGTH = len("20261123T013133Z")
@@ -45,7 +46,7 @@ def canonical_name(clock: datetime, sender: str, conversation: str) -> str:
 
 def signature_name(name: str) -> str:
     """The name of a message's signature."""
-    return f"{name}.asc"
+    return name + SIGNATURE_SUFFIX
 
 
 def time_of(name: str) -> datetime:

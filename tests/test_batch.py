@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from support import Home
 
-from cas.attempt import Progress
 from cas.batch import Batch, World
 from cas.errors import ExitCode, HaltError, TransferError
 from cas.events import AttemptFailed, DeliveryFinished, Event, Outcome
@@ -19,6 +18,7 @@ from cas.inventory import Destination
 from cas.ledger import Ledger
 from cas.manifest import Retry
 from cas.names import canonical_name, digest, identity
+from cas.parcel import Parcel, parcel
 from cas.plan import Delivery, PlannedMessage
 from cas.transports.local import LocalFiles
 from cas.transports.transport import Claim, Envelope, Transport
@@ -57,7 +57,7 @@ class Bench:
         self.events: list[Event] = []
         self.halt_after: int | None = None
 
-    def run(self, *items: Progress) -> list[DeliveryFinished]:
+    def run(self, *items: Parcel) -> list[DeliveryFinished]:
         ledger = Ledger(self.home.state)
         world = World(
             connect=self._connect,
@@ -77,7 +77,7 @@ class Bench:
         return [event for event in self.events if isinstance(event, DeliveryFinished)]
 
     @contextmanager
-    def _connect(self, destination: Destination, timeout: int) -> Iterator[Transport]:
+    def _connect(self, destination: Destination, timeout: int, deliveries: int) -> Iterator[Transport]:
         if self.refused:
             raise self.refused.pop()
         yield self.transport
@@ -90,7 +90,7 @@ class Bench:
 
 def item(
     sequence: int = 1, *, conversation: str = "greeting", host: str | None = "laptop", retry: Retry | None = None
-) -> Progress:
+) -> Parcel:
     content = f"message {sequence}".encode()
     name = canonical_name(NOW.replace(second=33 + sequence), "builder", conversation)
     who = identity("builder", "laptop.docs", conversation, sequence, digest(content))
@@ -131,7 +131,7 @@ def item(
         message=content,
         signature=None,
     )
-    return Progress(delivery=delivery, envelope=envelope)
+    return parcel(delivery, envelope)
 
 
 def refusal(*, permanent: bool = False) -> TransferError:

@@ -16,7 +16,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     2: ("planner", "events"),
     3: ("output",),
     4: ("loader", "signer", "halt", "failed_sends", "ledger", "locks", "transports"),
-    5: ("attempt", "intents", "batch", "signatures", "executor"),
+    5: ("parcel", "intents", "batch", "signatures", "executor"),
     6: (
         "signals",
         "surroundings",

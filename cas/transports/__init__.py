@@ -2,32 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cas.errors import TransferError
 from cas.inventory import Destination
+from cas.transports.attempt import Progress, Shown, Stop, attempt
 from cas.transports.local import LocalFiles
+from cas.transports.remote import Connection, NoPythonError, RemoteTransport
 from cas.transports.transport import Transport
+
+if TYPE_CHECKING:
+    from cas.transports.ssh import Session
+
+FEW, NEAR = 8, 0.005
+"""Up to so many deliveries, and so many seconds a round trip, SFTP has ended before a Python there has started."""
 
 
 @contextmanager
-def opened(destination: Destination, timeout: int, *, home: Path, user: str) -> Iterator[Transport]:
-    """The transport for a destination, closed at the end; raises TransferError. `user`: who logs in by default."""
+def opened(
+    destination: Destination, timeout: int, deliveries: int = 1, *, home: Path, user: str
+) -> Iterator[Transport]:
+    """The transport for a destination, closed at the end; raises TransferError. `user`: who logs in by default.
+
+    `auto` is whichever is sooner done with so many `deliveries`: the delivery code run there, or SFTP; and the other
+    one where that is not offered.
+    """
     if destination.transport == "local":
         yield Transport(LocalFiles(home))
         return
     # Imported here: a send on the same machine goes without Fabric and paramiko.
     from cas.transports import ssh
-    from cas.transports.rsync import RsyncTransport
-    from cas.transports.sftp import SftpFiles
 
     session = ssh.connected(destination, home=home, user=user, timeout=timeout)
     try:
-        files = SftpFiles(session.channel("SFTP", lambda channel: channel.invoke_subsystem("sftp")), session.where)
-        yield RsyncTransport(files, session) if destination.transport == "rsync" else Transport(files, session.close)
+        near = session.round_trip is not None and session.round_trip < NEAR
+        yield _transport(destination.transport, session, sftp_first=near and deliveries <= FEW)
     finally:
         session.close()
+
+
+def _transport(kind: str, session: Session, *, sftp_first: bool) -> Transport:
+    from cas.transports.rsync import RsyncTransport
+    from cas.transports.sftp import SftpFiles
+
+    def over_sftp() -> Transport:
+        files = SftpFiles(session.channel("SFTP", lambda channel: channel.invoke_subsystem("sftp")), session.where)
+        return RsyncTransport(files, session) if kind == "rsync" else Transport(files, session.close)
+
+    def there() -> Transport:
+        return RemoteTransport(Connection(session), session.close)
+
+    if kind == "python":
+        return there()
+    if kind != "auto":
+        return over_sftp()
+    try:
+        return over_sftp() if sftp_first else there()
+    except TransferError as first:
+        if not first.permanent:
+            raise
+        try:
+            return there() if sftp_first else over_sftp()
+        except NoPythonError:
+            raise first from None
+
+
+def attempted(
+    batch: Sequence[Progress], transport: Transport, stop: Stop, shown: Shown, *, require_durable: bool
+) -> None:
+    """One attempt at a batch, as `attempt` has it; there, where the transport can."""
+    if isinstance(transport, RemoteTransport):
+        transport.attempt(batch, stop, shown, require_durable=require_durable)
+    else:
+        attempt(batch, transport, stop, shown, require_durable=require_durable)
 
 
 def told(destination: Destination, *, home: Path, user: str) -> str:

@@ -10,6 +10,7 @@ import logging
 import shlex
 import socket
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -39,10 +40,12 @@ SYSTEM = Path("/etc/ssh")
 class Session:
     """One connection to one host; channels are opened on it."""
 
-    def __init__(self, connection: Connection, where: str, timeout: float) -> None:
+    def __init__(self, connection: Connection, where: str, timeout: float, round_trip: float | None = None) -> None:
         self._connection = connection
         self.where = where
         self.timeout = timeout
+        self.round_trip = round_trip
+        """Seconds that a packet there and back takes, at most; None behind a jump host, where nobody knows."""
 
     def channel(self, what: str, start: Callable[[Channel], None]) -> Channel:
         """A channel to `what`, on which every wait is bounded; `start` asks for it (a subsystem, a command)."""
@@ -94,15 +97,18 @@ def connected(destination: Destination, *, home: Path, user: str, timeout: float
     configuration = _configuration(home)
     connection = _connection(destination, configuration, home, user, timeout)
     where = f"{connection.host}:{connection.port}"
+    round_trip = None
     try:
         _secure(connection, home, destination.host_key)
         if connection.gateway is None:
+            started = time.monotonic()
             connection.connect_kwargs["sock"] = _socket(connection.host, connection.port, timeout)
+            round_trip = time.monotonic() - started
         _open(connection)
     except Exception as error:
         connection.client.close()
         raise causes.from_connecting(_key_fault(error, connection.connect_kwargs["key_filename"]), where) from error
-    return Session(connection, where, timeout)
+    return Session(connection, where, timeout, round_trip)
 
 
 def login_name(destination: Destination, *, home: Path, user: str) -> str:

@@ -57,21 +57,21 @@ MUTATIONS = (
     ),
     Mutation(
         name="a claim is not synced",
-        file="attempt.py",
+        file="transports/attempt.py",
         old="    _sync(claimed, lambda item: (workshop(item.envelope.inbox),), transport)\n",
         new="",
         test=f"{STEPS}test_a_claim_is_on_disk_before_its_signature_is_published",
     ),
     Mutation(
         name="the inbox is not synced between signature and message",
-        file="attempt.py",
+        file="transports/attempt.py",
         old="    _sync(_well(signed), lambda item: (_claim_of(item).inbox,), transport)\n",
         new="",
         test=f"{STEPS}test_a_signature_is_on_disk_before_its_message_is_published",
     ),
     Mutation(
         name="the claim is not synced after the message left it",
-        file="attempt.py",
+        file="transports/attempt.py",
         old="    return (claim.inbox, claim.folder) if item.ours else (claim.inbox,)\n",
         new="    return (claim.inbox,)\n",
         test=f"{STEPS}test_a_message_is_on_disk_before_the_ledger_says_that_it_is_delivered[claim]",
@@ -85,7 +85,7 @@ MUTATIONS = (
     ),
     Mutation(
         name="the message is published before its signature",
-        file="attempt.py",
+        file="transports/attempt.py",
         old="    _each(signed, lambda item: _publish_signature(item, transport, stop), transport)\n",
         new="    _each(items, lambda item: _publish_message(item, transport, stop), transport)\n"
         "    _each(signed, lambda item: _publish_signature(item, transport, stop), transport)\n",
@@ -100,14 +100,14 @@ MUTATIONS = (
     ),
     Mutation(
         name="HALT is not looked for between signature and message",
-        file="attempt.py",
+        file="transports/attempt.py",
         old="    _unless(stop)\n    item.asked = True\n",
         new="    item.asked = True\n",
         test=f"{HALT}[local-publish_signature-text]",
     ),
     Mutation(
         name="HALT is not looked for before the signature",
-        file="attempt.py",
+        file="transports/attempt.py",
         old="    _unless(stop)\n    await transport.publish_signature(",
         new="    await transport.publish_signature(",
         test=f"{HALT}[local-claim-text]",
@@ -234,7 +234,7 @@ MUTATIONS = (
     ),
     Mutation(
         name="a clock that goes back gives earlier names",
-        file="attempt.py",
+        file="transports/attempt.py",
         old="max(previous, item.after)",
         new="previous",
         test="tests/faults/test_clock.py::test_names_rise_when_the_clock_jumps_between_two_sends",
@@ -269,7 +269,7 @@ MUTATIONS = (
     ),
     Mutation(
         name="a later attempt leaves what an earlier one staged",
-        file="attempt.py",
+        file="transports/attempt.py",
         old="(item.tried or item.resumed or item.delivery.repeatable):\n",
         new="not item.tried:\n",
         test="tests/faults/test_kill_server.py::test_or_a_retry_of_the_same_run_does[kill]",

@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from typing import TypeVar
 
 from cas.errors import CasError, HaltError, TransferError
 from cas.names import later, time_of
-from cas.plan import Delivery
 from cas.transports.files import T, Task
 from cas.transports.transport import Claim, ClaimState, Envelope, Transport, given_up, workshop
 
@@ -33,8 +33,9 @@ class Progress:
     this one. `after`: the latest name that its lane is known to have. `error`: what stopped it in the latest attempt.
     """
 
-    delivery: Delivery
     envelope: Envelope
+    lane: str
+    repeatable: bool
     claim: Claim | None = None
     made_inbox: bool = False
     asked: bool = False
@@ -51,6 +52,7 @@ class Progress:
         return self.claim.name if self.claim else self.envelope.name
 
 
+Item = TypeVar("Item", bound=Progress)
 Shown = Callable[[Progress, str], None]
 """Is told each name as it becomes visible."""
 
@@ -84,11 +86,11 @@ def attempt(
     transport.run(transport.close(item.claim) for item in batch if item.done and item.claim)
 
 
-def lanes_of(batch: Sequence[Progress]) -> dict[str, list[Progress]]:
+def lanes_of(batch: Sequence[Item]) -> dict[str, list[Item]]:
     """The deliveries of each lane, in order."""
-    lanes: dict[str, list[Progress]] = {}
+    lanes: dict[str, list[Item]] = {}
     for item in batch:
-        lanes.setdefault(item.delivery.lane, []).append(item)
+        lanes.setdefault(item.lane, []).append(item)
     return lanes
 
 
@@ -138,7 +140,7 @@ def _clean(batch: Sequence[Progress], transport: Transport) -> None:
     ours: dict[str, set[str]] = {}
     for item in batch:
         # A single send that is new here can have been begun nowhere.
-        if not item.done and (item.tried or item.resumed or item.delivery.repeatable):
+        if not item.done and (item.tried or item.resumed or item.repeatable):
             ours.setdefault(item.envelope.inbox, set()).add(item.envelope.identity)
         item.tried = True
     transport.run(transport.clean(inbox, identities) for inbox, identities in ours.items())

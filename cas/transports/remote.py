@@ -1,0 +1,374 @@
+"""The delivery code of `local`, run on the other machine: for peers with Python, over one channel of the connection.
+
+The modules go there as text and stay in that process's memory, as Ansible's do; nothing is installed, nothing is left.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cas.errors import CasError, TransferError
+from cas.names import SIGNATURE_SUFFIX
+from cas.transports import causes, wire
+from cas.transports.attempt import WINDOW, Progress, Shown, Stop
+from cas.transports.files import Kind, T, Task
+from cas.transports.transport import Transport
+
+if TYPE_CHECKING:
+    from paramiko import Channel
+
+    from cas.transports.ssh import Session
+
+PACKAGE = Path(__file__).parents[1]
+MODULES = (
+    *("errors", "names"),
+    *(f"transports.{name}" for name in ("files", "causes", "transport", "local", "attempt", "wire", "there")),
+)
+OLDEST = (3, 11)
+COMMAND = """exec python3 -ISc 'import os;exec(b"".join(iter(lambda:os.read(0,1),b"\\n")))'"""
+"""Runs the line that comes first, in any shell: what is quoted has nothing in it that one of them would take."""
+LOADER = """
+import os, sys
+if sys.version_info < {oldest}:
+    sys.exit("too old")
+import importlib.abc, importlib.machinery, json, zlib
+rest = {size}
+parts = []
+while rest:
+    part = os.read(0, rest)
+    if not part:
+        sys.exit()
+    parts.append(part)
+    rest -= len(part)
+sources = json.loads(zlib.decompress(b"".join(parts)))
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path=None, target=None):
+        if name in sources:
+            return importlib.machinery.ModuleSpec(name, self, is_package=name in ("cas", "cas.transports"))
+    def exec_module(self, module):
+        exec(compile(sources[module.__name__], module.__name__, "exec"), module.__dict__)
+sys.meta_path.insert(0, Finder())
+os.write(1, {greeting!r})
+from cas.transports.there import main
+main()
+"""
+GREETING = b"\0cas\0\n"
+LONGEST_GREETING = 1 << 16
+GREETING_SECONDS = 10
+LOOK_EVERY = 0.1
+"""Seconds between two looks for HALT while the other side is at work."""
+
+
+class NoPythonError(TransferError):
+    """The other machine has no Python that would do, or no shell to start it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of `Files` there. Awaiting it gives its value, or raises TransferError."""
+
+    name: str
+    arguments: tuple[Any, ...]
+
+    def __await__(self) -> Generator[Operation, Any, Any]:
+        return (yield self)
+
+
+class Connection:
+    """Lines to and from the code on the other machine. A connection that broke stays broken."""
+
+    def __init__(self, session: Session) -> None:
+        self._where = session.where
+        self._timeout = min(session.timeout, GREETING_SECONDS)
+        self._rest = bytearray()
+        self._lines: deque[bytes] = deque()
+        self._broken: TransferError | None = None
+        try:
+            self._channel: Channel = session.channel("shell", lambda channel: channel.exec_command(COMMAND))
+        except TransferError as error:
+            raise _no_python(self._where) if error.permanent else error from error
+        self._start()
+        self._timeout = session.timeout
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def send(self, *lines: wire.Fields) -> None:
+        """Raises TransferError."""
+        self._write(b"".join(map(wire.line, lines)))
+
+    def receive(self, meanwhile: Callable[[], None] = lambda: None) -> wire.Fields:
+        """The next line; `meanwhile` is called while it is waited for. Raises TransferError."""
+        while True:
+            try:
+                while not self._lines:
+                    self._read(meanwhile)
+                found = wire.fields(self._lines.popleft())
+            except ValueError as error:
+                raise self.strange() from error
+            if "alive" not in found:
+                return found
+
+    def _start(self) -> None:
+        sources = {"cas": "", "cas.transports": ""}
+        for name in MODULES:
+            sources[f"cas.{name}"] = (PACKAGE / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")
+        packed = zlib.compress(json.dumps(sources).encode(), 9)
+        loader = LOADER.format(oldest=OLDEST, size=len(packed), greeting=GREETING)
+        try:
+            self._write(f"exec({loader!r})\n".encode() + packed)
+            self._greeted()
+        except TransferError as error:
+            self._channel.close()
+            transport = self._channel.get_transport()
+            if transport is None or not transport.is_active():
+                raise
+            raise _no_python(self._where) from error
+        self.receive()
+
+    def _greeted(self) -> None:
+        """Pass over what a shell's own files print."""
+        said = bytearray()
+        while GREETING not in said:
+            if len(said) > LONGEST_GREETING:
+                raise self._break(_no_python(self._where))
+            said += self._some(lambda: None)
+        self._take(bytes(said).partition(GREETING)[2])
+
+    def _read(self, meanwhile: Callable[[], None]) -> None:
+        self._take(self._some(meanwhile))
+
+    def _take(self, content: bytes) -> None:
+        *lines, rest = content.split(b"\n")
+        if lines:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest.clear()
+            self._lines.extend(lines)
+        self._rest += rest
+        if len(self._rest) > wire.LONGEST_LINE:
+            raise ValueError("too long a line")
+
+    def _some(self, meanwhile: Callable[[], None]) -> bytes:
+        """Bytes, as they come; the wait for them is bounded."""
+        if self._broken:
+            raise self._broken
+        waited_since = time.monotonic()
+        while True:
+            try:
+                self._channel.settimeout(LOOK_EVERY)
+                content: bytes = self._channel.recv(1 << 16)
+            except TimeoutError as error:
+                if time.monotonic() - waited_since > self._timeout:
+                    raise self._break(causes.lost(self._where, error)) from error
+                meanwhile()
+                continue
+            except (OSError, EOFError) as error:
+                raise self._break(causes.lost(self._where, error)) from error
+            if not content:
+                raise self._break(causes.lost(self._where, EOFError()))
+            return content
+
+    def _write(self, content: bytes) -> None:
+        if self._broken:
+            raise self._broken
+        try:
+            self._channel.settimeout(self._timeout)
+            self._channel.sendall(content)
+        except (OSError, EOFError) as error:
+            raise self._break(causes.lost(self._where, error)) from error
+
+    def strange(self) -> TransferError:
+        """What the other side said has not the shape that it should have: nothing more is believed."""
+        return self._break(_strange(self._where))
+
+    def _break(self, error: TransferError) -> TransferError:
+        self._broken = self._broken or error
+        return self._broken
+
+
+class RemoteFiles:
+    """`Files` of another machine, each operation carried out by the code there."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.durable = True
+
+    def absolute(self, path: str) -> str:
+        return path
+
+    def run(self, tasks: Iterable[Task[T]], *, window: int | None = None) -> list[T | CasError]:
+        del window  # the other side does one thing after the other
+        results: dict[int, T | CasError] = {}
+        waiting: deque[tuple[int, Task[T]]] = deque()
+
+        def advance(number: int, task: Task[T], answer: Any) -> None:
+            while True:
+                try:
+                    operation = task.throw(answer) if isinstance(answer, CasError) else task.send(answer)
+                except StopIteration as done:
+                    results[number] = done.value
+                    return
+                except CasError as error:
+                    results[number] = error
+                    return
+                try:
+                    self._connection.send({"operation": operation.name, "arguments": operation.arguments})
+                except TransferError as error:
+                    answer = error
+                    continue
+                waiting.append((number, task))
+                return
+
+        for number, task in enumerate(tasks):
+            advance(number, task, None)
+        while waiting:
+            advance(*waiting.popleft(), self._answer())
+        return [results[number] for number in sorted(results)]
+
+    def _answer(self) -> Any:
+        try:
+            found = self._connection.receive()
+            self.durable = self.durable and bool(found.get("durable", True))
+            return wire.error_of(found["error"]) if "error" in found else found["value"]
+        except CasError as error:
+            return error
+
+    async def kind(self, path: str) -> Kind | None:
+        found = await Operation("kind", (path,))
+        return Kind(found) if found else None
+
+    async def read(self, path: str) -> bytes | None:
+        return wire.unpacked(await Operation("read", (path,)))
+
+    async def names(self, folder: str) -> list[str]:
+        return list(await Operation("names", (folder,)))
+
+    async def create(self, path: str, content: bytes) -> bool:
+        return bool(await Operation("create", (path, wire.packed(content))))
+
+    async def make_folder(self, path: str, *, mode: int = 0o777) -> bool:
+        return bool(await Operation("make_folder", (path, mode)))
+
+    async def move_folder(self, source: str, target: str) -> bool:
+        return bool(await Operation("move_folder", (source, target)))
+
+    async def link(self, source: str, target: str) -> bool:
+        return bool(await Operation("link", (source, target)))
+
+    async def move(self, source: str, target: str) -> bool:
+        return bool(await Operation("move", (source, target)))
+
+    async def remove(self, path: str) -> None:
+        await Operation("remove", (path,))
+
+    async def remove_folder(self, path: str) -> None:
+        await Operation("remove_folder", (path,))
+
+    async def sync(self, folder: str) -> None:
+        await Operation("sync", (folder,))
+
+    def sync_all(self, folders: Iterable[str]) -> dict[str, CasError]:
+        wanted = list(folders)
+
+        async def synced() -> Mapping[str, Any]:
+            found: Mapping[str, Any] = await Operation("sync_all", tuple(wanted))
+            return found
+
+        (result,) = self.run([synced()])
+        if isinstance(result, CasError):
+            return dict.fromkeys(wanted, result)
+        errors = {folder: wire.error_of(error) for folder, error in result.items()}
+        return {folder: error for folder, error in errors.items() if error}
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+class RemoteTransport(Transport):
+    """The verbs, one by one, over `RemoteFiles`; and a whole attempt at once, carried out there."""
+
+    def __init__(self, connection: Connection, abort: Callable[[], None]) -> None:
+        self._remote = RemoteFiles(connection)
+        super().__init__(self._remote, abort)
+        self._connection = connection
+
+    def attempt(self, batch: Sequence[Progress], stop: Stop, shown: Shown, *, require_durable: bool = False) -> None:
+        """As `attempt.attempt`, there. HALT is looked for here, before leave is given for WINDOW more publications."""
+        missing = {item.envelope.identity: item for item in batch if not item.done}
+        leave = _Leave(self._connection, stop)
+        try:
+            orders = [wire.order(item) for item in missing.values()]
+            self._connection.send({"attempt": orders, "require_durable": require_durable})
+            while "stand" not in (found := self._connection.receive(leave.look)):
+                if "ask" in found:
+                    leave.give(sum(item.done for item in missing.values()) + WINDOW)
+                else:
+                    item, name = missing[found["shown"]], str(found["name"])
+                    _see(item, name)
+                    shown(item, name)
+            for one in found["stand"]:
+                wire.stand(missing[one["identity"]], one)
+            self._remote.durable = bool(found["durable"])
+        except (TransferError, ValueError, KeyError, TypeError) as error:
+            _lose(missing.values(), error if isinstance(error, TransferError) else self._connection.strange(), leave)
+
+
+class _Leave:
+    """What may be published so far; HALT takes it away."""
+
+    def __init__(self, connection: Connection, stop: Stop) -> None:
+        self._connection, self._stop = connection, stop
+        self._stopped = False
+        self.given = 0
+
+    def give(self, number: int) -> None:
+        self.look()
+        if not self._stopped:
+            self.given = number
+            self._connection.send({"leave": number})
+
+    def look(self) -> None:
+        if not self._stopped and (error := self._stop()):
+            self._stopped = True
+            self._connection.send({"halt": wire.error_fields(error)})
+
+
+def _see(item: Progress, name: str) -> None:
+    """A name has become visible there, and is on disk."""
+    message = wire.canonical(name.removesuffix(SIGNATURE_SUFFIX))
+    item.envelope = replace(item.envelope, name=message)
+    if name == message:
+        item.done = item.ours = item.asked = True
+
+
+def _lose(items: Iterable[Progress], error: TransferError, leave: _Leave) -> None:
+    """What nobody has seen published may be so all the same, once there was leave."""
+    for item in items:
+        item.tried = True
+        if not item.done:
+            item.error, item.asked = error, item.asked or leave.given > 0
+
+
+def _no_python(where: str) -> NoPythonError:
+    return NoPythonError(
+        f"{where} runs no Python {OLDEST[0]}.{OLDEST[1]} or later for this login",
+        code="no-python",
+        permanent=True,
+        hint='install it there as `python3`, or take `transport = "sftp"` for this peer in peers.toml',
+    )
+
+
+def _strange(where: str) -> TransferError:
+    return TransferError(
+        f"{where} gave an answer that makes no sense",
+        code="strange-answer",
+        permanent=True,
+        hint='see what its `python3` is, or take `transport = "sftp"` for this peer in peers.toml',
+    )
