@@ -141,9 +141,9 @@ def test_every_delivery_ends_once(doors: World):
 def unreachable_but_here(doors: World) -> World:
     """Only this machine can be reached."""
 
-    def connect(destination: Destination, timeout: int) -> AbstractContextManager[Transport]:
+    def connect(destination: Destination, timeout: int, deliveries: int) -> AbstractContextManager[Transport]:
         if destination.host is None:
-            return doors.connect(destination, timeout)
+            return doors.connect(destination, timeout, deliveries)
         raise TransferError(f"connection refused on {destination.host}", code="not-connected", permanent=False)
 
     return dataclasses.replace(doors, connect=connect)
@@ -166,7 +166,7 @@ def test_hosts_go_side_by_side(doors: World):
     """Each waits for the other to have begun: one after the other, neither would go on."""
     both = threading.Barrier(2, timeout=30)
 
-    def connect(destination: Destination, timeout: int) -> AbstractContextManager[Transport]:
+    def connect(destination: Destination, timeout: int, deliveries: int) -> AbstractContextManager[Transport]:
         both.wait()
         raise TransferError("gone", code="x", permanent=True)
 
@@ -182,9 +182,9 @@ def test_everything_for_one_host_goes_over_one_connection(doors: World):
     opened = []
 
     @contextmanager
-    def connect(destination: Destination, timeout: int) -> Iterator[Transport]:
+    def connect(destination: Destination, timeout: int, deliveries: int) -> Iterator[Transport]:
         opened.append(destination.host)
-        with doors.connect(destination, timeout) as transport:
+        with doors.connect(destination, timeout, deliveries) as transport:
             yield transport
 
     sends = [("local.docs", message("a")), ("local.site", message("a")), ("local.docs", message("b"))]
@@ -232,7 +232,7 @@ def test_halt_before_signing_signs_nothing_and_gives_its_reason(doors: World):
 
 @pytest.mark.parametrize("fault", [ZeroDivisionError, KeyError, AssertionError])
 def test_a_bug_in_a_batch_comes_out_of_the_run(doors: World, fault: type[Exception]):
-    def connect(destination: Destination, timeout: int) -> AbstractContextManager[Transport]:
+    def connect(destination: Destination, timeout: int, deliveries: int) -> AbstractContextManager[Transport]:
         raise fault("a bug")
 
     with pytest.raises(fault):
@@ -240,9 +240,9 @@ def test_a_bug_in_a_batch_comes_out_of_the_run(doors: World, fault: type[Excepti
 
 
 def test_a_bug_in_one_batch_lets_the_others_come_to_their_end(doors: World, home: Home):
-    def connect(destination: Destination, timeout: int) -> AbstractContextManager[Transport]:
+    def connect(destination: Destination, timeout: int, deliveries: int) -> AbstractContextManager[Transport]:
         if destination.host is None:
-            return doors.connect(destination, timeout)
+            return doors.connect(destination, timeout, deliveries)
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

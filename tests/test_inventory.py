@@ -200,8 +200,8 @@ def test_warnings_come_along_with_errors():
         ("[peers.x]\nport = 0\n", "`peers.x.port` is `0`, not a port from 1 to 65535", 2),
         ("[peers.x]\nport = 65536\n", "`peers.x.port` is `65536`, not a port from 1 to 65535", 2),
         ("[peers.x]\nport = true\n", "`peers.x.port` is true or false, not a port from 1 to 65535", 2),
-        ('[peers.x]\ntransport = "ftp"\n', "`peers.x.transport` is `ftp`, not one of sftp, rsync", 2),
-        ("[peers.x]\ntransport = []\n", "`peers.x.transport` is a list, not one of sftp, rsync", 2),
+        ('[peers.x]\ntransport = "ftp"\n', "`peers.x.transport` is `ftp`, not one of auto, python, sftp, rsync", 2),
+        ("[peers.x]\ntransport = []\n", "`peers.x.transport` is a list, not one of auto, python, sftp, rsync", 2),
         ("[policy]\nrequire_signed = 1\n", "`policy.require_signed` is `1`, not true or false", 2),
         ('[policy]\nrequire_durable = "no"\n', "`policy.require_durable` is `no`, not true or false", 2),
         ("[policy]\nmax_deliveries = -1\n", "`policy.max_deliveries` is `-1`, not a whole number from 0", 2),
@@ -390,7 +390,7 @@ def test_what_was_not_said_stays_unsaid():
 
     assert (destination.host, destination.port, destination.user) == ("forge", None, None)
     assert (destination.identity_file, destination.host_key) == (None, None)
-    assert destination.transport == "sftp"
+    assert destination.transport == "auto"
 
 
 def test_a_project_with_an_inbox_of_its_own_has_it_on_every_machine():

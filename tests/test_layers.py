@@ -48,7 +48,7 @@ ACTING_ATTRIBUTES = {
     "iterdir", "glob", "rglob", "exists", "is_file", "is_dir", "lstat", "cwd", "home", "expanduser", "touch",
 }  # fmt: skip
 
-PROGRAMS = {"transports.rsh"}  # rsync starts it as a process: it has arguments of its own
+PROGRAMS = {"transports.rsh", "transports.there"}  # run as processes of their own, with surroundings of their own
 
 MODULES = sorted(CAS.rglob("*.py"))
 

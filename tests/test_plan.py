@@ -180,7 +180,7 @@ def test_plan_shows_what_would_be_sent_where_and_under_which_name(cas: Callable[
     assert run.code == 0
     assert "Rélease: 2 deliveries from builder, planned at" in run.out
     assert "hello@local.docs\n" in run.out
-    assert "to         192.0.2.1:~/projects/site/inbox/from-agents (sftp)" in run.out
+    assert "to         192.0.2.1:~/projects/site/inbox/from-agents (auto)" in run.out
     assert f"signed     by {gnupg.fingerprint}" in run.out
 
 

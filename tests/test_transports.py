@@ -24,7 +24,7 @@ from cas.transports import opened
 from cas.transports.transport import Claim, ClaimState, Envelope, Transport, workshop
 
 NAME = "20261123T013133Z-from-builder-greeting.org"
-KINDS = ("local", "sftp", "rsync")
+KINDS = ("local", "sftp", "python", "rsync")
 INBOX = "~/projects/docs/inbox/from-agents"
 SHAPES = ("file", "empty file", "folder", "link", "dangling link")
 

@@ -161,7 +161,8 @@ def _operation(files: Files, name: str, arguments: list[Any]) -> Mapping[str, An
             return {"value": {folder: wire.error_fields(error) for folder, error in errors.items()}}
         if name == "create":
             arguments[1] = wire.unpacked(arguments[1])
-        (value,) = files.run([getattr(files, name)(*arguments)])
+        options = {"mode": arguments.pop()} if name == "make_folder" else {}
+        (value,) = files.run([getattr(files, name)(*arguments, **options)])
     except OSError as error:
         return {"error": wire.error_fields(CasError(str(error), code="file-operation-failed"))}
     match value:

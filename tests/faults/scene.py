@@ -23,8 +23,8 @@ PATIENCE = 600
 WORKSHOP = ".tmp.cas"
 RECEIPT = ("record",)
 SIGNED = ("record", "signature")
-REMOTE = {"sftp": "forge", "rsync": "mule"}
-"""The machine in peers.toml that is reached in a certain way; both are the one sshd."""
+REMOTE = {"sftp": "forge", "rsync": "mule", "python": "adder"}
+"""The machine in peers.toml that is reached in a certain way; all are the one sshd."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,7 @@ class Scene:
         return Sender(home=home, environment={**kept, **given})
 
     def peers(self, port: int) -> str:
-        """peers.toml: the peer, as reached at `port`, in both ways."""
+        """peers.toml: the peer, as reached at `port`, in each way."""
         keys = (
             f'host = "{self.server.host}"\nport = {port}\nssh_user = "{self.server.user}"\n'
             f'identity_file = "{self.server.identity_file}"\nhost_key = "{self.server.host_key}"\n'

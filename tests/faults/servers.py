@@ -19,7 +19,7 @@ cd "$HOME" || exit 1
 # The fault is for one session: whoever logs in first takes it.
 if mv {fault} {fault}.$$ 2>/dev/null; then
     read -r inject < {fault}.$$
-    exec {strace} -y -s 200 -o {trace} -e trace={calls} $inject $SSH_ORIGINAL_COMMAND
+    exec {strace} -y -s 200 -o {trace} -e trace={calls} $inject sh -c "exec ${{SSH_ORIGINAL_COMMAND#exec }}"
 fi
 exec sh -c "${{SSH_ORIGINAL_COMMAND:-exec sh}}"
 """

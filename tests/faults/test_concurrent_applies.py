@@ -13,7 +13,8 @@ RUNS = 8
 
 
 @pytest.mark.parametrize(
-    ("way", "states"), points([(way, states) for way in ("local", "sftp", "rsync") for states in (1, 2, RUNS)], 4)
+    ("way", "states"),
+    points([(way, states) for way in ("local", "sftp", "python", "rsync") for states in (1, 2, RUNS)], 4),
 )
 def test_eight_runs_of_one_manifest_deliver_each_message_once(scene: Scene, way: str, states: int):
     """With one ledger the lock keeps them apart; with several, as on several machines, the claim alone does."""

@@ -16,9 +16,10 @@ from scene import Scene, Sender, contents, verdict
 from support import Run, pairs
 
 from cas.locks import held
+from cas.transports.attempt import WINDOW
 
 SECONDS = 2
-WAYS = ("local", "sftp", "rsync")
+WAYS = ("local", "sftp", "python", "rsync")
 # Sets HALT right after the step that is named first has been done for the first time, in cas's own process.
 DRIVER = """
 import sys
@@ -32,6 +33,25 @@ async def halted(*given):
     made(shape, path)
     return value
 setattr(Transport, step, halted)
+sys.exit(main(sys.argv[4:]))
+"""
+# The same where the steps are done on the other machine: once all is claimed there, and leave to publish is asked for;
+# or when word comes of the first file that is visible.
+DRIVER_THERE = """
+import sys
+from cas.transports import remote
+from cas.cli import main
+from test_halt_shapes import made
+step, shape, path = sys.argv[1:4]
+def before(whole):
+    def halted(*given):
+        made(shape, path)
+        return whole(*given)
+    return halted
+if step == "claim":
+    remote._Leave.give = before(remote._Leave.give)
+else:
+    remote._see = before(remote._see)
 sys.exit(main(sys.argv[4:]))
 """
 # Sets HALT once cas waits: for its next attempt, or for another run's lock.
@@ -138,7 +158,10 @@ def made(shape: str, path: str | Path) -> None:
 
 
 def every() -> list[tuple[str, str, str]]:
-    return [(way, point, shape) for shape in SHAPES for way in WAYS for point in PUBLISHED]
+    # There, publications are asked for so many at a time: a test of its own.
+    there = {("python", "publish_signature"), ("python", "publish_message")}
+    ways = [(way, point) for way in WAYS for point in PUBLISHED if (way, point) not in there]
+    return [(way, point, shape) for shape in SHAPES for way, point in ways]
 
 
 def halted(scene: Scene, sender: Sender, manifest: Path, way: str, point: str, shape: str) -> tuple[Run, float]:
@@ -149,7 +172,7 @@ def halted(scene: Scene, sender: Sender, manifest: Path, way: str, point: str, s
         made(shape, halt)
         run = sender.run(*argv)
     elif point != "waiting":
-        run = sender.run(point, shape, halt, *argv, driver=DRIVER)
+        run = sender.run(point, shape, halt, *argv, driver=DRIVER_THERE if way == "python" else DRIVER)
     elif way == "local":
         with locked(sender, scene.inbox(way, manifest.parent.name, sender)):
             run = sender.run(point, shape, halt, *argv, driver=WAITING)
@@ -198,3 +221,24 @@ def test_halt_stops_all_sending_at_once_whatever_it_is(scene: Scene, way: str, p
 
     assert again.code == 0, again.err
     assert verdict(inbox, contents(manifest), signed=True).sound
+
+
+def test_halt_stops_the_code_on_the_other_machine_within_its_window(scene: Scene):
+    sender = scene.sender("there")
+    sender.environment["PYTHONPATH"] += os.pathsep + os.pathsep.join(sys.path)
+    manifest = sender.manifest("m", scene.address("python", "there"), 3 * WINDOW, signed=scene.key.fingerprint)
+    inbox = scene.inbox("python", "there", sender)
+
+    run = sender.run("shown", "text", sender.home.config / "HALT", "apply", manifest, driver=DRIVER_THERE)
+    then = pairs(inbox)
+    time.sleep(1)
+
+    messages = [name for name in then if name.endswith(".org")]
+    assert run.code == 5, run.err
+    assert 0 < len(messages) <= WINDOW
+    assert pairs(inbox) == then
+    report("HALT", points=1, published_after=0)
+    (sender.home.config / "HALT").unlink()
+    assert sender.run("apply", manifest).code == 0
+    found = verdict(inbox, contents(manifest), signed=True)
+    assert (found.lost, found.doubled, found.unsigned) == (0, 0, 0)

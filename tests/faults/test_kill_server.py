@@ -1,4 +1,4 @@
-"""kill -9, a full disk and a failing one in the SFTP server, at each call that changes something there."""
+"""kill -9, a full disk and a failing one in the process that serves there, at each call that changes something."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from strace import Call, calls, injected, killed
 from support import Run, pairs
 
 MESSAGES = 2
+SERVERS = {"sftp": "the SFTP server", "python": "the Python there"}
 FAULTS = {"kill": "signal=KILL", "full": "error=ENOSPC", "broken": "error=EIO"}
 
 
@@ -52,12 +53,13 @@ class Stage:
     scene: Scene
     peer: FaultyPeer
 
-    def sender(self, name: str) -> Sender:
+    def sender(self, name: str, way: str) -> Sender:
         sender = self.scene.sender(name)
         server = self.peer.server
         sender.home.peers(
             f'[peers.forge]\nhost = "{server.host}"\nport = {server.port}\nssh_user = "{server.user}"\n'
             f'identity_file = "{server.identity_file}"\nhost_key = "{server.host_key}"\n'
+            f'transport = "{way}"\n'
         )
         return sender
 
@@ -75,9 +77,9 @@ def stage() -> Iterator[Stage]:
         yield Stage(scene=scene, peer=peer)
 
 
-def server_calls(stage: Stage, name: str) -> list[Call]:
-    """What the SFTP server changes to take a delivery in."""
-    sender = stage.sender(name)
+def server_calls(stage: Stage, name: str, way: str) -> list[Call]:
+    """What the server changes to take a delivery in."""
+    sender = stage.sender(name, way)
     manifest = stage.manifest(sender, name, 0)
     stage.peer.arm(None)
     run = sender.run("apply", manifest)
@@ -85,9 +87,9 @@ def server_calls(stage: Stage, name: str) -> list[Call]:
     return [call for call in calls(stage.peer.trace) if call.changes and call.touches("/inbox", f"/{name}")]
 
 
-def struck(stage: Stage, fault: str, call: Call, retries: int) -> Result:
-    name = f"{fault}-{retries}-{call.name}-{call.number}"
-    sender = stage.sender(name)
+def struck(stage: Stage, way: str, fault: str, call: Call, retries: int) -> Result:
+    name = f"{way}-{fault}-{retries}-{call.name}-{call.number}"
+    sender = stage.sender(name, way)
     manifest = stage.manifest(sender, name, retries)
     inbox = stage.inbox(name)
     stage.peer.arm(f"{call.name}:{FAULTS[fault]}:when={call.number}")
@@ -122,19 +124,21 @@ def judge(name: str, results: Sequence[Result]) -> None:
     none_wrong(results)
 
 
+@pytest.mark.parametrize("way", SERVERS)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_next_run_finishes_what_the_server_could_not(stage: Stage, fault: str):
-    chosen = points(server_calls(stage, f"clean-{fault}"), 5)
+def test_the_next_run_finishes_what_the_server_could_not(stage: Stage, fault: str, way: str):
+    chosen = points(server_calls(stage, f"clean-{way}-{fault}", way), 5)
 
-    judge(f"{fault} of the SFTP server", [struck(stage, fault, call, retries=0) for call in chosen])
+    judge(f"{fault} of {SERVERS[way]}", [struck(stage, way, fault, call, retries=0) for call in chosen])
 
 
+@pytest.mark.parametrize("way", SERVERS)
 @pytest.mark.parametrize("fault", FAULTS)
-def test_or_a_retry_of_the_same_run_does(stage: Stage, fault: str):
-    chosen = points(server_calls(stage, f"retry-{fault}")[::4], 1)
+def test_or_a_retry_of_the_same_run_does(stage: Stage, fault: str, way: str):
+    chosen = points(server_calls(stage, f"retry-{way}-{fault}", way)[::4], 1)
 
-    results = [struck(stage, fault, call, retries=1) for call in chosen]
+    results = [struck(stage, way, fault, call, retries=1) for call in chosen]
 
-    judge(f"{fault} of the SFTP server, retried", results)
+    judge(f"{fault} of {SERVERS[way]}, retried", results)
     if fault == "kill":
         assert [one.first.err for one in results if one.first.code] == []

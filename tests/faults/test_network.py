@@ -93,7 +93,7 @@ def troubled(scene: Scene, point: Point) -> Outcome:
     )
 
 
-@pytest.mark.parametrize("way", ["sftp", "rsync"])
+@pytest.mark.parametrize("way", ["sftp", "python", "rsync"])
 @pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.name.lower())
 @pytest.mark.parametrize("direction", list(Direction), ids=lambda direction: direction.name.lower())
 def test_a_troubled_network_loses_and_doubles_nothing(scene: Scene, way: str, kind: Kind, direction: Direction):

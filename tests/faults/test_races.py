@@ -13,7 +13,7 @@ from support import pairs
 MESSAGES = 2000
 
 
-@pytest.mark.parametrize("way", ["local", "sftp"])
+@pytest.mark.parametrize("way", ["local", "sftp", "python"])
 @pytest.mark.parametrize("count", points([2, 8, 32], 2))
 def test_what_many_senders_send_at_once_is_there_once(scene: Scene, way: str, count: int):
     """Two and two share a ledger, and so a lock; all others race for the names as senders on other machines would."""

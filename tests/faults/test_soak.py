@@ -77,7 +77,11 @@ def reading(inbox: Path, expected: Path, every: int, environment: dict[str, str]
     found |= json.loads(run.out)
 
 
-@pytest.mark.parametrize(("way", "many", "few"), [("local", 10_000, 300), ("sftp", 2_000, 100)], ids=["local", "sftp"])
+@pytest.mark.parametrize(
+    ("way", "many", "few"),
+    [("local", 10_000, 300), ("sftp", 2_000, 100), ("python", 2_000, 100)],
+    ids=["local", "sftp", "python"],
+)
 def test_a_long_run_brings_every_pair_whole_and_keeps_nothing(scene: Scene, way: str, many: int, few: int):
     count = points(many, few)
     sender = scene.sender(f"home-{way}")
