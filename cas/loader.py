@@ -62,14 +62,14 @@ def load(paths: Sequence[Path], *, projects: Path, max_bytes: int) -> Loaded:
     for file in files:
         try:
             content = read(file, LARGEST_MANIFEST)
-            inputs.append(_input(file, root, content))
+            inputs.append(_input(file, root, digest(content), len(content)))
             manifest = _parsed(content, file, schema)
             sender = _sender(manifest, file, projects)
         except InvalidInput as error:
             found += error.diagnostics
             continue
         messages = _messages(manifest, file.parent, max_bytes, found)
-        inputs += [_input(file.parent / path, root, message.content) for path, message in messages.items()]
+        inputs += [_input(file.parent / path, root, message.digest, message.size) for path, message in messages.items()]
         sources.append(Source(manifest=manifest, sender=sender, messages=messages))
     unique = {item.path: item for item in inputs}
     return Loaded(sources=tuple(sources), inputs=tuple(unique.values()), root=root, diagnostics=tuple(found))
@@ -216,8 +216,8 @@ def _real(path: Path, resolved: Callable[[Path], Path]) -> Path:
     return resolved(path.parent) / path.name if is_file else path.resolve()
 
 
-def _input(path: Path, root: Path, content: bytes) -> Input:
-    return Input(path=_absolute(path).relative_to(root).as_posix(), digest=digest(content), bytes=len(content))
+def _input(path: Path, root: Path, sha256: str, size: int) -> Input:
+    return Input(path=_absolute(path).relative_to(root).as_posix(), digest=sha256, bytes=size)
 
 
 def _absolute(path: Path) -> Path:
