@@ -102,7 +102,8 @@ def _with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
         from cas.output.console import Console, Form
         from cas.surroundings import read_surroundings
 
-        colored = color == "always" or (color == "auto" and sys.stderr.isatty() and not os.environ.get("NO_COLOR"))
+        plain = not sys.stderr.isatty() or os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
+        colored = color == "always" or (color == "auto" and not plain)
         console = Console(
             out=sys.stdout, err=sys.stderr, form=Form(output), quiet=quiet, verbose=verbose, color=colored
         )
