@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,16 +14,29 @@ from cas.errors import CasError, ExitCode
 from cas.signals import Interrupted, raised
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cas.output.console import Console
     from cas.run import Limits
     from cas.surroundings import Surroundings
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
-PATHS = click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=click.Path(path_type=Path))
 EPILOG = (
     "Exit codes: 0 sent, 1 error, 2 destination not found, 3 delivery failed, 4 frontmatter, 5 HALT, 64 wrong usage,"
     " 128+n signal n."
 )
+
+
+class _AsPath(click.Path):
+    """A path as click checks it, and as a `Path`; without loading that class for those who only want help."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from pathlib import Path
+
+        return Path(super().convert(value, param, ctx))  # type: ignore[arg-type]
+
+
+FOLDER = _AsPath(file_okay=False)
+PATHS = click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=_AsPath())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,7 +102,8 @@ def _with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
         from cas.output.console import Console, Form
         from cas.surroundings import read_surroundings
 
-        colored = color == "always" or (color == "auto" and sys.stderr.isatty() and not os.environ.get("NO_COLOR"))
+        plain = not sys.stderr.isatty() or os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
+        colored = color == "always" or (color == "auto" and not plain)
         console = Console(
             out=sys.stdout, err=sys.stderr, form=Form(output), quiet=quiet, verbose=verbose, color=colored
         )
@@ -262,7 +275,7 @@ def status(*, by: str, around: Surroundings, console: Console) -> int:
 
 
 @cas.command()
-@click.argument("markers", nargs=-1, metavar="[MARKER…]", type=click.Path(path_type=Path))
+@click.argument("markers", nargs=-1, metavar="[MARKER…]", type=_AsPath())
 @click.option("--all", "everything", is_flag=True, help="All that is open.")
 @click.option("--anew", is_flag=True, help="Give up what stands in the inbox, and deliver as something new.")
 @_with_surroundings

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import Enum
 
 from cas.errors import CasError, ExitCode, most_telling
@@ -50,5 +49,7 @@ class InvalidInput(CasError):
 
 def suggestion(word: str, known: Iterable[str]) -> str | None:
     """The hint for a mistyped word: the nearest known one, or None when none is near."""
+    from difflib import get_close_matches  # here: most runs find nothing wrong
+
     near = get_close_matches(word, sorted(known), n=1, cutoff=0.6)
     return f"did you mean `{near[0]}`?" if near else None

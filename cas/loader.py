@@ -6,8 +6,9 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from cas.planner import Source
 PEERS = "peers.toml"
 LARGEST_MANIFEST = 10 << 20
 SUFFIXES = (".yaml", ".yml")
+CHUNK = 32 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +62,14 @@ def load(paths: Sequence[Path], *, projects: Path, max_bytes: int) -> Loaded:
     for file in files:
         try:
             content = read(file, LARGEST_MANIFEST)
-            inputs.append(_input(file, root, content))
+            inputs.append(_input(file, root, digest(content), len(content)))
             manifest = _parsed(content, file, schema)
             sender = _sender(manifest, file, projects)
         except InvalidInput as error:
             found += error.diagnostics
             continue
         messages = _messages(manifest, file.parent, max_bytes, found)
-        inputs += [_input(file.parent / path, root, message.content) for path, message in messages.items()]
+        inputs += [_input(file.parent / path, root, message.digest, message.size) for path, message in messages.items()]
         sources.append(Source(manifest=manifest, sender=sender, messages=messages))
     unique = {item.path: item for item in inputs}
     return Loaded(sources=tuple(sources), inputs=tuple(unique.values()), root=root, diagnostics=tuple(found))
@@ -102,14 +104,21 @@ def read(path: Path, limit: int, *, place: Place | None = None, exit_code: ExitC
             mode = os.fstat(handle).st_mode
             if not stat.S_ISREG(mode):
                 raise _unreadable(path, f"is {_kind(mode)}, not a file", place, exit_code)
-            with open(handle, "rb", closefd=False) as file:
-                content = file.read(limit + 1)
+            content = _content(handle, limit)
         finally:
             os.close(handle)
     except (OSError, ValueError) as error:
         raise _unreadable(path, _reason(error), place, exit_code) from error
     if len(content) > limit:
         raise _unreadable(path, f"is larger than {limit} bytes", place, exit_code, code="too-large")
+    return content
+
+
+def _content(handle: int, limit: int) -> bytes:
+    """To the end, or beyond the limit. In growing parts: a read takes as much memory as it might give."""
+    content = b""
+    while len(content) <= limit and (more := os.read(handle, max(CHUNK, len(content)))):
+        content += more
     return content
 
 
@@ -166,12 +175,13 @@ def _sender(manifest: Manifest, file: Path, projects: Path) -> str:
 def _messages(manifest: Manifest, folder: Path, max_bytes: int, found: list[Diagnostic]) -> dict[str, Message]:
     messages: dict[str, Message] = {}
     tried = set()
+    resolved = cache(Path.resolve)  # the folders are few
     for wanted in (send.message for send in manifest.sends):
         if wanted.path in tried:
             continue
         tried.add(wanted.path)
         try:
-            path = _below(folder, wanted.path, wanted.place)
+            path = _below(folder, wanted.path, wanted.place, resolved)
             content = read(path, max_bytes, place=wanted.place)
             messages[wanted.path] = parse_message(content, place=Place(file=str(path)))
         except InvalidInput as error:
@@ -179,10 +189,10 @@ def _messages(manifest: Manifest, folder: Path, max_bytes: int, found: list[Diag
     return messages
 
 
-def _below(folder: Path, path: str, place: Place | None) -> Path:
+def _below(folder: Path, path: str, place: Place | None, resolved: Callable[[Path], Path]) -> Path:
     """A file below the manifest's own folder; raises InvalidInput when the path, or a link in it, leads elsewhere."""
     try:
-        if (folder / path).resolve().is_relative_to(folder.resolve()):
+        if _real(folder / path, resolved).is_relative_to(resolved(folder)):
             return folder / path
         reason = "lies outside the manifest's folder"
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, a loop of links
@@ -197,8 +207,17 @@ def _below(folder: Path, path: str, place: Place | None) -> Path:
     )
 
 
-def _input(path: Path, root: Path, content: bytes) -> Input:
-    return Input(path=_absolute(path).relative_to(root).as_posix(), digest=digest(content), bytes=len(content))
+def _real(path: Path, resolved: Callable[[Path], Path]) -> Path:
+    """Where a path leads. What is a file itself, not a link to one, lies where its folder leads."""
+    try:
+        is_file = stat.S_ISREG(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        is_file = False
+    return resolved(path.parent) / path.name if is_file else path.resolve()
+
+
+def _input(path: Path, root: Path, sha256: str, size: int) -> Input:
+    return Input(path=_absolute(path).relative_to(root).as_posix(), digest=sha256, bytes=size)
 
 
 def _absolute(path: Path) -> Path:

@@ -12,7 +12,7 @@ from cas.diagnostics import Diagnostic, InvalidInput, Place
 from cas.inventory import Destination, Inventory, resolve
 from cas.manifest import Manifest, Send, Target
 from cas.message import Message
-from cas.names import canonical_name, identity, later, signature_name
+from cas.names import canonical_name, identity, signature_name
 from cas.plan import Delivery, Input, Plan, PlannedMessage
 
 
@@ -66,7 +66,7 @@ def plan(
     if found:
         raise InvalidInput(found)
     names = _names(lanes, clock)
-    fingerprint = cache(fingerprint)
+    key_of = cache(fingerprint)  # asking costs processes
     lane_names = {id(draft): _lane_name(lane) for lane in lanes for draft in lane}
     senders = {source.sender for source in sources}
     return Plan(
@@ -77,7 +77,7 @@ def plan(
         tool_version=version,
         inputs=tuple(sorted(inputs, key=lambda item: item.path)),
         deliveries=tuple(
-            _delivery(draft, names[id(draft)], lane_names[id(draft)], fingerprint, word)
+            _delivery(draft, names[id(draft)], lane_names[id(draft)], key_of, word)
             for draft in _in_order(drafts, lanes)
         ),
     )
@@ -137,9 +137,9 @@ def _names(lanes: Sequence[Sequence[_Draft]], clock: datetime) -> dict[int, str]
     for lane in lanes:
         seconds = 0
         for draft in lane:
-            first = canonical_name(clock, draft.source.sender, draft.message.conversation)
+            named = draft.source.sender, draft.message.conversation
             used = taken.setdefault(_inbox(draft.destination), set())
-            while (name := later(first, seconds)) in used:
+            while (name := canonical_name(clock + timedelta(seconds=seconds), *named)) in used:
                 seconds += 1
             used.add(name)
             names[id(draft)] = name

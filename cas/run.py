@@ -86,7 +86,7 @@ def carried_out(
             tell(line)
     result = ResultView(command, console.result, every_event=console.form is Form.JSONL)
     ended: RunFinished | None = None
-    with around.signals.noted(), _words(command, deliveries, console) as show_words:
+    with around.signals.noted(), _words(command, deliveries, console, around) as show_words:
         views = (show_words,) if console.form is Form.TEXT else (show_words, result.show)
         for event in failed_sends.marked(events, around.state / MARKERS, root):
             for show in views:
@@ -100,10 +100,13 @@ def carried_out(
 
 
 @contextmanager
-def _words(command: str, deliveries: Sequence[Delivery], console: Console) -> Iterator[Callable[[Event], None]]:
+def _words(
+    command: str, deliveries: Sequence[Delivery], console: Console, around: Surroundings
+) -> Iterator[Callable[[Event], None]]:
     """The view for people: a progress display on a terminal; elsewhere a line an event, but for a single send."""
     text = console.form is Form.TEXT
-    on_terminal = console.err.isatty() and not console.quiet and not console.verbose and command != "send"
+    can_draw = console.err.isatty() and around.environment.get("TERM") != "dumb"
+    on_terminal = can_draw and not console.quiet and not console.verbose and command != "send"
     view = TextView(
         console.result if text else lambda _: None,
         console.say,
@@ -119,7 +122,7 @@ def _words(command: str, deliveries: Sequence[Delivery], console: Console) -> It
     def above(stream: TextIO, line: str) -> None:
         (say(line) if stream.isatty() else write(stream, line))
 
-    with progress(deliveries, console.err, color=console.color) as (advance, say):
+    with progress(deliveries, console.err, color=console.color, clock=time.monotonic) as (advance, say):
         console.write = above
 
         def show(event: Event) -> None:

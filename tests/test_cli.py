@@ -362,3 +362,18 @@ def test_python_dash_m_cas_is_the_command(cas_process: Callable[..., subprocess.
     out, _ = cas_process("--version").communicate(timeout=60)
 
     assert out == f"cas {__version__}\n"
+
+
+@pytest.mark.parametrize(("to", "code"), [(">&-", 0), (">/dev/full", 1)], ids=["closed", "full"])
+def test_a_version_that_nobody_takes_is_no_success_unless_nobody_wanted_it(home: Home, to: str, code: int):
+    command = shlex.join([sys.executable, "-m", "cas", "--version"])
+
+    run = subprocess.run(
+        ["sh", "-c", f"{command} {to}"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert run.returncode == code

@@ -13,6 +13,22 @@ from support import Home
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = frozenset({"fabric", "paramiko", "jinja2", "jsonschema", "rich", "yaml"})
+CONNECTING = frozenset({"fabric", "paramiko", "invoke", "cryptography"})
+ACTING = frozenset({"sqlite3", "concurrent", "ctypes"})
+# What each verb may not load, with a manifest for this machine and without a terminal.
+FORBIDDEN = {
+    "--version": HEAVY | CONNECTING | ACTING | {"click", "pathlib", "dataclasses", "typing", "enum", "json"},
+    "--help": HEAVY | CONNECTING | ACTING | {"pathlib", "json", "hashlib", "subprocess", "tomllib"},
+    "send --help": HEAVY | CONNECTING | ACTING | {"pathlib", "json", "hashlib", "subprocess", "tomllib"},
+    "send local.docs hello.org --no-sign": HEAVY | CONNECTING | {"difflib", "tomllib"},
+    "validate release.yaml": CONNECTING | ACTING | {"rich", "jinja2", "difflib", "tomllib"},
+    "plan release.yaml": CONNECTING | ACTING | {"rich", "jinja2", "difflib", "tomllib"},
+    "apply release.yaml": CONNECTING | {"rich", "jinja2", "difflib", "tomllib"},
+    "schema manifest": HEAVY | CONNECTING | ACTING,
+    "status": HEAVY | CONNECTING | {"difflib", "tomllib"},
+    "retry": HEAVY | CONNECTING | {"difflib", "tomllib"},
+    "prune --older-than 30d": HEAVY | CONNECTING | {"difflib", "tomllib"},
+}
 MANIFEST = """\
 cas: 1
 defaults: {sign: false}
@@ -44,6 +60,23 @@ def test_the_measure_sees_what_is_loaded(home: Home, message: Callable[..., Path
 
     assert code == 0
     assert {"cas", "yaml", "jsonschema"} <= names
+
+
+@pytest.mark.parametrize("line", FORBIDDEN)
+def test_a_verb_loads_only_what_it_needs(home: Home, message: Callable[..., Path], line: str):
+    message("hello.org")
+    Path("release.yaml").write_text(MANIFEST, encoding="utf-8")
+
+    code, names = loaded(*line.split())
+
+    assert code == 0
+    assert names & FORBIDDEN[line] == set()
+
+
+def test_every_verb_has_its_list_of_what_it_may_not_load():
+    from cas.cli import cas
+
+    assert set(cas.commands) - {line.split()[0] for line in FORBIDDEN} == {"demo"}  # which runs the other verbs
 
 
 @pytest.mark.parametrize("argv", [("--help",), ("--version",), ("send", "--help"), ("apply", "--help")], ids=" ".join)

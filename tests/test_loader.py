@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import socket
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,27 @@ def test_a_file_of_exactly_the_limit_is_read_and_one_byte_more_is_refused(tmp_pa
     assert loader.read(tmp_path / "a", 5) == b"12345"
     with pytest.raises(InvalidInput, match="is larger than 4 bytes"):
         loader.read(tmp_path / "a", 4)
+
+
+def test_a_file_of_many_parts_is_read_whole(tmp_path: Path):
+    content = os.urandom(5 * loader.CHUNK + 1)
+    (tmp_path / "a").write_bytes(content)
+
+    assert loader.read(tmp_path / "a", len(content)) == content
+    with pytest.raises(InvalidInput, match=f"is larger than {len(content) - 1} bytes"):
+        loader.read(tmp_path / "a", len(content) - 1)
+
+
+def test_a_small_file_takes_little_memory_however_large_it_might_be(tmp_path: Path):
+    (tmp_path / "a").write_bytes(b"12345")
+    tracemalloc.start()
+    try:
+        loader.read(tmp_path / "a", 64 << 20)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert most < 1 << 20
 
 
 def fifo(path: Path) -> None:
@@ -199,6 +221,29 @@ def test_a_message_outside_is_refused_where_it_is_named(home: Home, path: str):
 
     assert codes(found) == ["outside"]
     assert found.diagnostics[0].place == Place(file="m.yaml", line=3, column=51)
+
+
+@pytest.mark.parametrize("where", ["hello.org", "folder"])
+def test_a_link_that_leads_outside_is_refused(home: Home, message: Callable[..., Path], where: str):
+    target = message(home.path / "elsewhere" / "hello.org")
+    Path(where).symlink_to(target if where == "hello.org" else target.parent)
+    path = where if where == "hello.org" else f"{where}/hello.org"
+
+    found = loaded(home, manifest("m.yaml", f"cas: 1\nsends:\n{SEND.replace('hello.org', path)}"))
+
+    assert codes(found) == ["outside"]
+
+
+@pytest.mark.parametrize("where", ["hello.org", "folder"])
+def test_a_link_that_stays_below_the_folder_is_followed(home: Home, message: Callable[..., Path], where: str):
+    target = message(Path("below/hello.org"))
+    Path(where).symlink_to(target if where == "hello.org" else target.parent)
+    path = where if where == "hello.org" else f"{where}/hello.org"
+
+    found = loaded(home, manifest("m.yaml", f"cas: 1\nsends:\n{SEND.replace('hello.org', path)}"))
+
+    assert codes(found) == []
+    assert list(found.sources[0].messages) == [path]
 
 
 def test_a_loop_of_links_is_refused(home: Home):

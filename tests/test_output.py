@@ -601,7 +601,7 @@ def test_progress_shows_each_host_how_far_it_is_and_that_it_waits():
     stream = _Terminal()
     plan = plan_of(delivery("a@laptop.docs"), delivery("b@laptop.site"), delivery("c@forge.docs", address="forge.docs"))
 
-    with progress(plan.deliveries, stream, color=False) as (show, say):
+    with progress(plan.deliveries, stream, color=False, clock=time.monotonic) as (show, say):
         show(DeliveryStarted(time=NOW, id="a@laptop.docs", identity="0" * 32, destination="laptop.docs"))
         show(finished(identifier="a@laptop.docs"))
         show(failed_attempt(FAILED))
@@ -964,6 +964,76 @@ def test_on_a_terminal_a_wait_for_a_host_is_shown(
     assert code == 3
     assert "retry in 2 s" in seen
     assert "trying again in 2 s (retry 1 of 1)" in seen
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_long_run_leaves_its_lines_and_nothing_of_its_progress_on_the_terminal(
+    cas_process: Callable[..., subprocess.Popen[str]], home: Home, message: Callable[..., Path], columns: int
+):
+    message("hello.org")
+    names = [f"project-{number}" for number in range(60)]
+    for name in names:
+        home.inbox(name).mkdir(parents=True)
+    destinations = ", ".join(f"local.{name}" for name in names)
+    Path("release.yaml").write_text(MANIFEST.replace("local.docs", f"[{destinations}]"), encoding="utf-8")
+
+    code, out, seen = on_terminal(cas_process, "apply", "release.yaml", columns=columns)
+
+    assert code == 0
+    assert out.count("sent: ") == len(names)
+    assert "/60" in seen
+    assert screen(seen, columns) == []
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_what_is_said_above_the_progress_stays_and_is_not_cut(
+    cas_process: Callable[..., subprocess.Popen[str]], home: Home, manifest: Path, columns: int
+):
+    home.peers('[peers.forge]\nhost = "127.0.0.1"\nport = 1\n')
+    manifest.write_text(
+        MANIFEST.replace("local.docs", "forge.docs").replace("retries: 0", "retries: 1, backoff: [1]"), encoding="utf-8"
+    )
+
+    code, _, seen = on_terminal(cas_process, "apply", manifest, columns=columns)
+
+    shown = "".join(line.ljust(columns) for line in screen(seen, columns))
+    assert code == 3
+    assert shown.count("trying again in 1 s (retry 1 of 1)") == 1
+    assert shown.count("failed: hello@forge.docs") == 1
+    assert "0/1" not in shown
+
+
+def test_a_dumb_terminal_gets_lines(cas_process: Callable[..., subprocess.Popen[str]], manifest: Path):
+    code, _, seen = on_terminal(cas_process, "apply", manifest, TERM="dumb")
+
+    assert code == 0
+    assert "\x1b" not in seen
+    assert "hello@local.docs: published" in seen
+
+
+def screen(seen: str, columns: int) -> list[str]:
+    """What a terminal that was sent this holds in the end, scrollback too. It knows the moves that a display makes."""
+    lines, row, column = [""], 0, 0
+    for count, move, text in re.findall(r"\x1b\[\??([0-9;]*)([A-Za-z])|([^\x1b])", seen):
+        if text == "\r":
+            column = 0
+        elif text == "\n":
+            row += 1
+        elif text:
+            if column == columns:
+                row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+            lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + 1 :]
+            column += 1
+        elif move == "A":
+            row -= int(count or 1)
+        elif move == "K" and row < len(lines):
+            lines[row] = "" if count == "2" else lines[row][:column]
+        else:
+            assert move in "hlmK", (count, move)
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return lines
 
 
 # A reader that goes away

@@ -245,6 +245,30 @@ def test_no_key_is_asked_for_where_nothing_is_signed():
     assert made.deliveries[0].sign is None
 
 
+def test_each_key_is_asked_for_once_however_many_sends_it_signs():
+    asked = []
+
+    def ask(name: str | None) -> str:
+        asked.append(name)
+        return KEY
+
+    sends = [
+        send(f"send-{number}", f"local.docs{number}", sign=Sign(key=("ada", None)[number % 2])) for number in range(6)
+    ]
+    made = plan(
+        [source(sends, [message() for _ in sends])],
+        inventory(PEERS),
+        clock=CLOCK,
+        ttl=None,
+        hostname="here",
+        fingerprint=ask,
+        version="0.1.0",
+    )
+
+    assert sorted(asked, key=str) == [None, "ada"]
+    assert {delivery.sign for delivery in made.deliveries} == {Sign(key=KEY)}
+
+
 # The plan as a whole
 
 
