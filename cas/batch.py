@@ -32,6 +32,8 @@ class World:
     """What a batch is given: the doors to all that is outside it."""
 
     connect: Connect
+    slot: Callable[[], AbstractContextManager[object]]
+    """A place among the hosts that are delivered to at once. None is held during a back-off."""
     where: Callable[[Destination], str]
     """A destination's inbox as people are told it."""
     stop: Stop
@@ -110,6 +112,7 @@ class Batch:
         inboxes = {world.where(item.delivery.destination) for item in items}
         try:
             with (
+                world.slot(),
                 world.hold(inboxes),
                 world.connect(destination, timeout, len(self._open)) as transport,
                 _cut_off(transport, world.remaining()),

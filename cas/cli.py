@@ -138,10 +138,10 @@ def _with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
 def _limits(command: Callable[..., int]) -> Callable[..., int]:
     """The options of the verbs that send; the verb gets `limits` for them."""
 
-    def run(*, deadline: int | None, lock_timeout: int, **given: Any) -> int:
+    def run(*, deadline: int | None, lock_timeout: int, parallel: int, **given: Any) -> int:
         from cas.run import Limits
 
-        return command(limits=Limits(deadline=deadline, lock_timeout=lock_timeout), **given)
+        return command(limits=Limits(deadline=deadline, lock_timeout=lock_timeout, parallel=parallel), **given)
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     for option in (
@@ -152,6 +152,14 @@ def _limits(command: Callable[..., int]) -> Callable[..., int]:
             show_default=True,
             metavar="SECONDS",
             help="How long to wait for another run to the same inbox.",
+        ),
+        click.option(
+            "--parallel",
+            type=click.IntRange(1, 1_000),
+            default=16,
+            show_default=True,
+            metavar="N",
+            help="How many hosts are delivered to at once.",
         ),
         click.option(
             "--deadline", type=click.IntRange(1, 604_800), metavar="SECONDS", help="When the whole run has to end."

@@ -20,8 +20,6 @@ from cas.plan import Delivery, Plan
 from cas.signatures import Content, Sign, signatures
 from cas.transports.transport import Envelope
 
-HOSTS_AT_ONCE = 16
-
 
 def execute(plan: Plan, digest: str, world: World, *, content: Content, sign: Sign) -> Iterator[Event]:
     """Carry out a plan; `digest` is its own. The last event holds the exit code. Raises LedgerError, first of all."""
@@ -116,7 +114,8 @@ def _batches(items: Sequence[Parcel], world: World) -> Iterator[Event]:
     hosts = _by_host(items)
     if not hosts:
         return
-    with ThreadPoolExecutor(max_workers=min(HOSTS_AT_ONCE, len(hosts))) as pool:
+    # A thread for each: how many of them deliver at once, the world says, and those in a back-off hold up nobody.
+    with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
         for host in hosts.values():
             pool.submit(work, Batch(host, world, happened.put))
         left = len(hosts)

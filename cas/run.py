@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from cas.diagnostics import Diagnostic, Severity
 from cas.events import Event, RunFinished
-from cas.inventory import Policy
+from cas.inventory import Destination, Policy
 from cas.names import timestamp
 from cas.output import diagnostics as diagnostic_view
 from cas.output.console import Console, Form, write
@@ -26,14 +27,20 @@ if TYPE_CHECKING:
     from cas.batch import World
 
 MARKERS = "failed-sends"
+LOGINS = 8
+"""At one host at once: sshd drops some of those that wait beside ten others (sshd_config(5), MaxStartups)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Seconds: until the whole run has to end (None for no limit), and how long another run's lock is waited for."""
+    """Seconds: until the whole run has to end (None for no limit), and how long another run's lock is waited for.
+
+    `parallel`: how many hosts are delivered to at once.
+    """
 
     deadline: int | None = None
     lock_timeout: int = 30
+    parallel: int = 16
 
 
 @contextmanager
@@ -46,9 +53,16 @@ def world(policy: Policy, root: Path, limits: Limits, around: Surroundings) -> I
 
     end = float("inf") if limits.deadline is None else time.monotonic() + limits.deadline
     pause, stop = around.signals.pause, around.stop
+    slots = threading.BoundedSemaphore(limits.parallel)
+    logins: dict[tuple[str | None, int | None], threading.BoundedSemaphore] = {}
+
+    def login(to: Destination) -> threading.BoundedSemaphore:
+        return logins.setdefault((to.host, to.port), threading.BoundedSemaphore(LOGINS))
+
     with closing(Ledger(around.state)) as ledger:
         yield World(
-            connect=partial(transports.opened, home=around.home, user=around.user),
+            connect=partial(transports.opened, home=around.home, user=around.user, login=login),
+            slot=lambda: slots,
             where=cache(partial(transports.told, home=around.home, user=around.user)),
             hold=lambda inboxes: locks.held(
                 inboxes,

@@ -61,6 +61,7 @@ class Bench:
         ledger = Ledger(self.home.state)
         world = World(
             connect=self._connect,
+            slot=nullcontext,
             where=lambda destination: destination.inbox,
             stop=self._stop,
             require_durable=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
@@ -46,7 +47,7 @@ def message(conversation: str, sequence: int = 1) -> Message:
 
 
 def planned(
-    sends: Iterable[tuple[str, Message]], *, sign: Sign | None = None, retries: int = 0
+    sends: Iterable[tuple[str, Message]], *, sign: Sign | None = None, retries: int = 0, backoff: int = 0
 ) -> tuple[Plan, dict[str, bytes]]:
     """A plan of these destinations and messages, and the messages' bytes."""
     records, messages = [], {}
@@ -59,7 +60,7 @@ def planned(
                 destinations=(Target(text=destination, place=None),),
                 message=FileMessage(path=path, place=None),
                 sign=sign,
-                retry=Retry(retries=retries, backoff=(0,)),
+                retry=Retry(retries=retries, backoff=(backoff,)),
                 place=None,
             )
         )
@@ -176,6 +177,36 @@ def test_hosts_go_side_by_side(doors: World):
     )
 
     assert set(outcomes(events).values()) == {Outcome.FAILED}
+
+
+def test_no_more_hosts_at_once_than_allowed_and_one_that_waits_holds_up_nobody(doors: World):
+    """With one place: the first host fails and waits for its next attempt until the second one is done."""
+    done = threading.Event()
+    slot = threading.BoundedSemaphore(1)
+    at_once: list[str | None] = []
+
+    @contextmanager
+    def connect(destination: Destination, timeout: int, deliveries: int) -> Iterator[Transport]:
+        at_once.append(destination.host)
+        time.sleep(0.2)
+        assert len(at_once) == 1
+        try:
+            if destination.host == "forge" and not done.is_set():
+                raise TransferError("refused", code="not-connected", permanent=False)
+            here = dataclasses.replace(destination, transport="local")
+            with doors.connect(here, timeout, deliveries) as transport:
+                yield transport
+        finally:
+            at_once.remove(destination.host)
+            if destination.host == "laptop":
+                done.set()
+
+    waiting = dataclasses.replace(
+        doors, connect=connect, slot=lambda: slot, where=lambda to: to.inbox, pause=lambda _: done.wait(30)
+    )
+    made = planned([("forge.docs", message("a")), ("laptop.docs", message("b"))], retries=1, backoff=1)
+
+    assert set(outcomes(executed(made, waiting)).values()) == {Outcome.DELIVERED}
 
 
 def test_everything_for_one_host_goes_over_one_connection(doors: World):

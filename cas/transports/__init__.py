@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +23,18 @@ FEW, NEAR = 8, 0.005
 
 @contextmanager
 def opened(
-    destination: Destination, timeout: int, deliveries: int = 1, *, home: Path, user: str
+    destination: Destination,
+    timeout: int,
+    deliveries: int = 1,
+    *,
+    home: Path,
+    user: str,
+    login: Callable[[Destination], AbstractContextManager[object]] = lambda _: nullcontext(),
 ) -> Iterator[Transport]:
-    """The transport for a destination, closed at the end; raises TransferError. `user`: who logs in by default.
+    """The transport for a destination, closed at the end; raises TransferError.
 
-    `auto` is whichever is sooner done with so many `deliveries`: the delivery code run there, or SFTP; and the other
-    one where that is not offered.
+    `user` logs in by default; `login` bounds how many log in at one host at once. `auto` is whichever is sooner done
+    with so many `deliveries`: the delivery code run there, or SFTP; and the other one where that is not offered.
     """
     if destination.transport == "local":
         yield Transport(LocalFiles(home))
@@ -36,7 +42,8 @@ def opened(
     # Imported here: a send on the same machine goes without Fabric and paramiko.
     from cas.transports import ssh
 
-    session = ssh.connected(destination, home=home, user=user, timeout=timeout)
+    with login(destination):
+        session = ssh.connected(destination, home=home, user=user, timeout=timeout)
     try:
         near = session.round_trip is not None and session.round_trip < NEAR
         yield _transport(destination.transport, session, sftp_first=near and deliveries <= FEW)
