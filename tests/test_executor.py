@@ -204,7 +204,7 @@ def test_no_more_hosts_at_once_than_allowed_and_one_that_waits_holds_up_nobody(d
     waiting = dataclasses.replace(
         doors, connect=connect, slot=lambda: slot, where=lambda to: to.inbox, pause=lambda _: done.wait(30)
     )
-    made = planned([("forge.docs", message("a")), ("laptop.docs", message("b"))], retries=1, backoff=1)
+    made = planned([("forge.docs", message("a")), ("laptop.site", message("b"))], retries=1, backoff=1)
 
     assert set(outcomes(executed(made, waiting)).values()) == {Outcome.DELIVERED}
 
