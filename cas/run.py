@@ -19,6 +19,7 @@ from cas.names import timestamp
 from cas.output import diagnostics as diagnostic_view
 from cas.output.console import Console, Form, write
 from cas.output.result import ResultView
+from cas.output.tenths import MOST_LINES, Tenths
 from cas.output.text import TextView
 from cas.plan import Delivery
 from cas.surroundings import Surroundings
@@ -121,15 +122,22 @@ def _words(
     text = console.form is Form.TEXT
     can_draw = console.err.isatty() and around.environment.get("TERM") != "dumb"
     on_terminal = can_draw and not console.quiet and not console.verbose and command != "send"
+    many = len(deliveries) > MOST_LINES and not console.verbose
     view = TextView(
         console.result if text else lambda _: None,
         console.say,
         console.problem,
-        events=console.verbose or (command != "send" and not on_terminal),
+        events=console.verbose or (command != "send" and not on_terminal and not many),
         recap=text and command != "send",
     )
     if not on_terminal:
-        yield view.show
+        tenths = Tenths(len(deliveries), console.say)
+
+        def show_both(event: Event) -> None:
+            tenths.take(event)
+            view.show(event)
+
+        yield show_both if many else view.show
         return
     from cas.output.terminal import progress
 

@@ -771,6 +771,19 @@ def test_words_stay_on_standard_error_with_json_and_verbose(cas: Callable[..., R
     assert json.loads(run.out)["counts"]["delivered"] == 1
 
 
+def test_a_run_of_thousands_says_no_line_an_event(cas: Callable[..., Run], home: Home, message: Callable[..., Path]):
+    message("hello.org")
+    destinations = ", ".join(f"local.project-{number}" for number in range(1001))
+    Path("release.yaml").write_text(MANIFEST.replace("local.docs", f"[{destinations}]"), encoding="utf-8")
+
+    run = cas("apply", "release.yaml")
+
+    assert run.code == 0
+    assert run.out.count("sent: ") == 1001
+    assert "published" not in run.err
+    assert re.findall(r"(\d+) of 1001 done", run.err)[-1] == "1001"
+
+
 # What somebody else wrote, and a terminal shows
 
 

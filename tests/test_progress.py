@@ -8,10 +8,21 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cas.events import Attempt, AttemptFailed, DeliveryFinished, DeliveryStarted, FilePublished, Outcome, RunStarted
+from cas.errors import ExitCode
+from cas.events import (
+    Attempt,
+    AttemptFailed,
+    DeliveryFinished,
+    DeliveryStarted,
+    FilePublished,
+    Outcome,
+    RunFinished,
+    RunStarted,
+)
 from cas.inventory import Destination
 from cas.manifest import Retry
 from cas.output.progress import Board
+from cas.output.tenths import Tenths
 from cas.plan import Delivery, PlannedMessage
 
 NOW = datetime(2026, 11, 23, 1, 31, 33, tzinfo=UTC)
@@ -62,17 +73,17 @@ def deliveries(address: str, count: int) -> list[Delivery]:
     return [delivery(address, number) for number in range(count)]
 
 
-def begin(board: Board, items: Iterable[Delivery]) -> None:
+def begin(board: Board | Tenths, items: Iterable[Delivery]) -> None:
     for item in items:
         board.take(DeliveryStarted(time=NOW, id=item.id, identity=item.identity, destination=item.destination.address))
 
 
-def publish(board: Board, items: Iterable[Delivery], file: str = "m.org") -> None:
+def publish(board: Board | Tenths, items: Iterable[Delivery], file: str = "m.org") -> None:
     for item in items:
         board.take(FilePublished(time=NOW, id=item.id, identity=item.identity, file=file))
 
 
-def finish(board: Board, items: Iterable[Delivery], outcome: Outcome = Outcome.DELIVERED) -> None:
+def finish(board: Board | Tenths, items: Iterable[Delivery], outcome: Outcome = Outcome.DELIVERED) -> None:
     for item in items:
         board.take(
             DeliveryFinished(
@@ -255,3 +266,22 @@ def test_the_time_that_is_left_is_told_in_words(clock: Clock, rate: float, left:
     clock.time += 100 / rate
 
     assert left in board.lines(80, 24)[0]
+
+
+def test_of_a_long_run_lines_tell_each_tenth_once():
+    said: list[str] = []
+    tenths = Tenths(2000, said.append)
+    items = deliveries("laptop.docs", 2000)
+
+    tenths.take(RunStarted(time=NOW, plan=None, deliveries=2000))
+    begin(tenths, items)
+    publish(tenths, items[:450], "m.org.asc")
+    publish(tenths, items[:450])
+    finish(tenths, items)
+    tenths.take(RunFinished(time=NOW, exit_code=ExitCode.OK, halted=None))
+
+    assert [line.removeprefix("2026-11-23T01:31:33Z ") for line in said] == [
+        "started: 2000 to deliver",
+        *(f"{count} of 2000 done" for count in range(200, 2001, 200)),
+        "finished with exit code 0",
+    ]
