@@ -99,7 +99,8 @@ class Batch:
             self._fail(error)
             return
         for item in moving:
-            go_on(item, known[item.delivery.identity])
+            if entry := known.get(item.delivery.identity):
+                go_on(item, entry)
             self._begun.add(item.delivery.identity)
 
     def _try(self) -> None:

@@ -161,16 +161,17 @@ class Ledger:
             return name or ""
 
     def intend(self, entries: Sequence[Entry]) -> dict[str, Entry]:
-        """Write down what is about to move; gives what now counts, which for a known delivery is what stood before."""
+        """Write down what is about to move; gives what stood there before, which counts for those deliveries."""
         marks = ", ".join("?" * len(COLUMNS))
         with self._transaction():
+            known = self.find(entry.identity for entry in entries)
             self._database.executemany(
                 f"INSERT INTO deliveries ({', '.join(COLUMNS)}) VALUES ({marks})"  # noqa: S608
                 " ON CONFLICT (identity) DO UPDATE"
                 f" SET run = excluded.run, state = iif(state IN ({MARKS}), state, excluded.state)",
                 [(*(getattr(entry, column) for column in COLUMNS), *CLOSED) for entry in entries],
             )
-        return self.find(entry.identity for entry in entries)
+        return known
 
     def settle(self, finished: Sequence[DeliveryFinished], now: str) -> None:
         """Write down what became of deliveries, in one transaction; what is there for good needs its bytes no more."""
