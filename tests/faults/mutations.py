@@ -270,7 +270,7 @@ MUTATIONS = (
     Mutation(
         name="a later attempt leaves what an earlier one staged",
         file="transports/attempt.py",
-        old="(item.tried or item.resumed or item.delivery.repeatable):\n",
+        old="(item.tried or item.resumed or item.repeatable):\n",
         new="not item.tried:\n",
         test="tests/faults/test_kill_server.py::test_or_a_retry_of_the_same_run_does[kill]",
     ),
