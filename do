@@ -8,6 +8,7 @@ usage: ./do demo              signed messages arrive in an inbox here and in one
        ./do test [ARGUMENT…]  the whole test suite, or what pytest's arguments select (paths from this folder)
        ./do check             lint, format, types
        ./do faults            the whole fault suite, and what it counted into docs/reference/reliability.md
+       ./do bench [ARGUMENT…] cas beside its peers, and docs/reference/performance.md (--quick; --only SCENARIO; --rounds N)
        ./do help              these lines
 
 What is missing is named and installed first: Debian packages by apt-get (as root, or where sudo asks nothing),
@@ -27,6 +28,7 @@ main() {
         test) set_up test for-tests; run_tests "$@" ;;
         check) no_more "$@"; set_up check; run_checks ;;
         faults) set_up test for-tests; run_faults "$@" ;;
+        bench) set_up test for-tests; set_up_peers; run_bench "$@" ;;
         help | -h | --help) usage ;;
         *) usage >&2; exit 64 ;;
     esac
@@ -52,6 +54,22 @@ run_faults() {
     CAS_FAULTS=all CAS_FAULTS_REPORT=$report "$venv/bin/python" -m pytest tests/faults --timeout 3600 \
         --numprocesses auto --maxprocesses 8 "$@"
     "$venv/bin/python" tests/faults/reliability.py "$report"
+}
+
+# What cas is measured beside has a Python environment of its own.
+set_up_peers() {
+    peers=$venv-bench
+    wanted=$(cksum <tests/benchmarks/requirements.txt)
+    if [ ! -f "$peers/stamp" ] || [ "$(cat "$peers/stamp")" != "$wanted" ]; then
+        echo "installing what cas is measured beside into $peers" >&2
+        "$venv/bin/python" -m venv "$peers"
+        "$peers/bin/python" -m pip install --quiet --disable-pip-version-check -r tests/benchmarks/requirements.txt >&2
+        echo "$wanted" >"$peers/stamp"
+    fi
+}
+
+run_bench() {
+    CAS_BENCH_PYTHON=$peers/bin/python "$venv/bin/python" tests/benchmarks/bench.py "$@"
 }
 
 run_checks() {

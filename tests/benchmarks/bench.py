@@ -228,24 +228,24 @@ def say(line: str) -> None:
 def surroundings() -> Mapping[str, str]:
     """The machine, and what ran on it."""
     ask = "import importlib.metadata as m; print(*(m.version(n) for n in ('ansible-core', 'asyncssh', 'pyinfra')))"
-    peers = subprocess.run(
-        [os.environ["CAS_BENCH_PYTHON"], "-c", ask], capture_output=True, text=True, check=True
-    ).stdout
-    ansible, asyncssh, pyinfra = peers.split()
-    ssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr.split(",")[0]
-    gpg = subprocess.run(["gpg", "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
-    rsync = subprocess.run(["rsync", "--version"], capture_output=True, text=True, check=True).stdout.split("\n")[0]
+    ansible, asyncssh, pyinfra = said(os.environ["CAS_BENCH_PYTHON"], "-c", ask).split()
     return {
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release().split('-')[0]}",
         "Python": platform.python_version(),
-        "OpenSSH": ssh,
-        "gpg": gpg.removeprefix("gpg (GnuPG) "),
-        "rsync": rsync.split()[2],
+        "OpenSSH": said("ssh", "-V").split(",")[0].removeprefix("OpenSSH_"),
+        "gpg": said("gpg", "--version").split()[2],
+        "rsync": said("rsync", "--version").split()[2],
         **{name: importlib.metadata.version(name) for name in ("fabric", "paramiko")},
         "asyncssh": asyncssh,
         "ansible-core": ansible,
         "pyinfra": pyinfra,
     }
+
+
+def said(*command: str) -> str:
+    """What a program prints, wherever it does."""
+    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
+    return ended.stdout
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -25,13 +25,14 @@ NAMES = {
 }
 HEAD = """# Performance
 
-cas beside its peers: the same messages, key, sshd and hosts, all in one run, each way from the start of its process to the end,
-signatures included. `./do bench` measures it and writes this page. Why it is as it is, and what was tried, is in
-[the explanation](../explanation/performance.md).
+cas beside its peers: the same messages, key, sshd and hosts, all in one run, each way from the start of its process to
+the end, signatures included. `./do bench` measures it and writes this page. Why it is as it is, and what was tried, is
+in [the explanation](../explanation/performance.md).
 
-The peers do less. None of them claims, syncs to disk, keeps a ledger, looks for HALT, or can be run again without harm; of those that copy
-a folder, none shows the signature before the message for certain. All but the first sign with four gpg processes at a time.
-After every round all messages are compared byte for byte. A time after "~" is that of fewer messages, multiplied; so many as it says.
+The peers do less: none of them claims, syncs to disk, keeps a ledger, looks for HALT, or can be run again without harm;
+where whole folders are copied, a message may be seen before its signature. All but the first sign with four gpg
+processes at a time. After every round all messages are compared byte for byte. A time after "~" is that of fewer
+messages, as many as it says, multiplied.
 
 ![seconds for each way](performance.svg)
 """
@@ -41,10 +42,10 @@ Kept = Mapping[str, Any]
 def page(kept: Kept) -> str:
     """The page for what was measured."""
     scenarios = kept["scenarios"]
-    around = ", ".join(
-        f"{name} {value}" if name != "machine" else value for name, value in kept["surroundings"].items()
-    )
-    parts = [HEAD, f"Run on {around}.\n", *_targets(scenarios)]
+    around = dict(kept["surroundings"])
+    machine = around.pop("machine")
+    versions = ", ".join(f"{name} {value}" for name, value in around.items())
+    parts = [HEAD, f"Run on {machine}, with {versions}.\n", *_targets(scenarios)]
     for name, found in scenarios.items():
         if name in OTHERS:
             continue
@@ -122,11 +123,15 @@ def _to_fastest(name: str) -> Callable[[Kept], float]:
     return lambda scenarios: scenarios[name]["seconds"]["cas"] / _least(scenarios[name])
 
 
+def _trips(name: str) -> Callable[[Kept], float]:
+    return lambda scenarios: scenarios["round trips"]["round trips"][name]
+
+
 HUNDRED, FLEET, HERE = "100 messages, one host", "1 message to each of 50 hosts", "this machine"
 TARGETS: tuple[tuple[str, str, Callable[[Kept], float], float], ...] = (
     (HUNDRED, "at most 1/100 of gpg and two rsyncs a message", _ratio(HUNDRED, "cas", "field"), 0.01),
     (HUNDRED, "at most 3 times the fastest peer", _to_fastest(HUNDRED), 3),
-    ("100 lanes, 50 ms", "at most 40 round trips", lambda s: s["round trips"]["round trips"]["100 lanes"], 40),
+    ("100 lanes, 50 ms", "at most 40 round trips", _trips("100 lanes"), 40),
     (
         "one lane of 100, 50 ms",
         "at most 40 round trips",
@@ -136,7 +141,7 @@ TARGETS: tuple[tuple[str, str, Callable[[Kept], float], float], ...] = (
     (
         "1,000 lanes, 50 ms",
         "at most 1.5 times the round trips of 100",
-        lambda s: s["round trips"]["round trips"]["1,000 lanes"] / s["round trips"]["round trips"]["100 lanes"],
+        lambda s: _trips("1,000 lanes")(s) / _trips("100 lanes")(s),
         1.5,
     ),
     (FLEET, "at most 1.5 times the fastest peer", _to_fastest(FLEET), 1.5),
