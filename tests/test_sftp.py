@@ -136,7 +136,7 @@ def server(home: Home, tmp_path: Path) -> Server:
             forge = Forge(server=peer)
             home.known_hosts.parent.mkdir(mode=0o700, exist_ok=True)
             home.known_hosts.write_text(peer.known_hosts)
-            home.peers(forge.toml())
+            home.peers(forge.toml(transport="sftp"))
             yield Way(destination=destination(forge), home=home.path, folder=forge.inbox("docs"))
 
     return serve
