@@ -86,7 +86,7 @@ class Connection:
 
     def __init__(self, session: Session) -> None:
         self._where = session.where
-        self._timeout = min(session.timeout, GREETING_SECONDS)
+        self._timeout = session.timeout
         self._rest = bytearray()
         self._lines: deque[bytes] = deque()
         self._broken: TransferError | None = None
@@ -94,8 +94,13 @@ class Connection:
             self._channel: Channel = session.channel("shell", lambda channel: channel.exec_command(COMMAND))
         except TransferError as error:
             raise _no_python(self._where) if error.permanent else error from error
-        self._start()
-        self._timeout = session.timeout
+        try:
+            self._start()
+        except TransferError as error:
+            self._channel.close()
+            if not session.stands():
+                raise
+            raise _no_python(self._where) from error
 
     def close(self) -> None:
         self._channel.close()
@@ -122,24 +127,18 @@ class Connection:
             sources[f"cas.{name}"] = (PACKAGE / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")
         packed = zlib.compress(json.dumps(sources).encode(), 9)
         loader = LOADER.format(oldest=OLDEST, size=len(packed), greeting=GREETING)
-        try:
-            self._write(f"exec({loader!r})\n".encode() + packed)
-            self._greeted()
-        except TransferError as error:
-            self._channel.close()
-            transport = self._channel.get_transport()
-            if transport is None or not transport.is_active():
-                raise
-            raise _no_python(self._where) from error
-        self.receive()
+        self._write(f"exec({loader!r})\n".encode() + packed)
+        self._greeted(time.monotonic() + min(self._timeout, GREETING_SECONDS))
+        if "here" not in self.receive():
+            raise self.strange()
 
-    def _greeted(self) -> None:
-        """Pass over what a shell's own files print."""
+    def _greeted(self, until: float) -> None:
+        """Pass over what a shell's own files print: so much at most, and until then."""
         said = bytearray()
         while GREETING not in said:
             if len(said) > LONGEST_GREETING:
-                raise self._break(_no_python(self._where))
-            said += self._some(lambda: None)
+                raise self.strange()
+            said += self._some(until=until)
         self._take(bytes(said).partition(GREETING)[2])
 
     def _read(self, meanwhile: Callable[[], None]) -> None:
@@ -155,18 +154,18 @@ class Connection:
         if len(self._rest) > wire.LONGEST_LINE:
             raise ValueError("too long a line")
 
-    def _some(self, meanwhile: Callable[[], None]) -> bytes:
+    def _some(self, meanwhile: Callable[[], None] = lambda: None, *, until: float | None = None) -> bytes:
         """Bytes, as they come; the wait for them is bounded."""
         if self._broken:
             raise self._broken
-        waited_since = time.monotonic()
+        until = until or time.monotonic() + self._timeout
         while True:
+            if time.monotonic() > until:
+                raise self._break(causes.lost(self._where, TimeoutError()))
             try:
                 self._channel.settimeout(LOOK_EVERY)
                 content: bytes = self._channel.recv(1 << 16)
-            except TimeoutError as error:
-                if time.monotonic() - waited_since > self._timeout:
-                    raise self._break(causes.lost(self._where, error)) from error
+            except TimeoutError:
                 meanwhile()
                 continue
             except (OSError, EOFError) as error:

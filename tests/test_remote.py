@@ -1,0 +1,313 @@
+"""The delivery code run on the peer: accounts of every kind, peers that die or lie in the middle, leave and HALT.
+
+The server is always OpenSSH's. Where the Python there has to misbehave, another program of that name comes first in
+its PATH.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Forge, Home, Run, pairs
+from test_transports import NAME, Way, destination
+
+from cas.errors import HaltError, TransferError
+from cas.loopback import SFTP_SERVERS, loopback_peer
+from cas.names import digest, identity
+from cas.transports import FEW, attempted, opened
+from cas.transports.attempt import Progress
+from cas.transports.remote import RemoteTransport
+from cas.transports.transport import Envelope, Transport
+
+Cas = Callable[..., Run]
+Write = Callable[..., Path]
+SFTP_SERVER = next(f"{place}/sftp-server" for place in SFTP_SERVERS if Path(place, "sftp-server").exists())
+SFTP = f"exec {SFTP_SERVER}"
+SHELL = 'exec sh -c "$SSH_ORIGINAL_COMMAND"'
+MANY = FEW + 1
+LIAR = '''
+"""A `python3` that greets like cas's own code, and answers each order as the test has it."""
+import json, os, re, sys, time
+
+first = sys.stdin.buffer.readline()
+sys.stdin.buffer.read(int(re.search(rb"rest = (\\d+)", first)[1]))
+
+def give(*answers):
+    for answer in answers:
+        sys.stdout.buffer.write((answer if isinstance(answer, bytes) else json.dumps(answer).encode()) + b"\\n")
+    sys.stdout.buffer.flush()
+
+def next_order():
+    line = sys.stdin.buffer.readline()
+    return json.loads(line) if line else sys.exit()
+
+def standing(item, **changes):
+    kept = {key: item[key] for key in ("identity", "name")}
+    return {**kept, "claim": None, "made_inbox": False, "asked": False, "done": False, "ours": False, "evidence": None,
+            "error": None, **changes}
+
+def stand(*items, **changes):
+    return {"stand": [standing(item, **changes) for item in items], "durable": True}
+
+def error(**changes):
+    return {"kind": "transfer", "message": "no", "code": "x", "hint": None, "permanent": True, **changes}
+
+sys.stdout.buffer.write(b"\\0cas\\0\\n")
+HERE = {"here": [3, 11]}
+'''
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A login on an odd server, in peers.toml as `forge`."""
+
+    forge: Forge
+    way: Way
+    bin: Path
+
+    @property
+    def inbox(self) -> Path:
+        return self.forge.inbox("docs")
+
+    def over(self, transport: str) -> Way:
+        return replace(self.way, destination=replace(self.way.destination, transport=transport))
+
+    def opened(
+        self, transport: str = "python", *, deliveries: int = MANY, timeout: int = 20
+    ) -> AbstractContextManager[Transport]:
+        where = replace(self.way.destination, transport=transport)
+        return opened(where, timeout, deliveries, home=self.way.home, user="nobody")
+
+    def python3(self, text: str) -> None:
+        """From the next login on, this is `python3` there."""
+        self.bin.joinpath("python3").write_text(text)
+        self.bin.joinpath("python3").chmod(0o755)
+
+
+Accounts = Callable[..., AbstractContextManager[Account]]
+
+
+@pytest.fixture
+def account(home: Home, tmp_path: Path) -> Accounts:
+    """`account(shell=…, sftp=…, before=…, python3=…)`: what runs for a command, for SFTP, before either; and `python3`.
+
+    `settings` come first in the server's configuration; `path` is the PATH there, behind a folder for `python3`.
+    """
+
+    @contextmanager
+    def serve(
+        *,
+        shell: str = SHELL,
+        sftp: str = SFTP,
+        before: str = ":",
+        python3: str | None = None,
+        settings: tuple[str, ...] | None = None,
+        path: str = "$PATH",
+        transport: str = "python",
+    ) -> Iterator[Account]:
+        folder = tmp_path / "odd"
+        (folder / "bin").mkdir(parents=True)
+        script = folder / "forced"
+        script.write_text(
+            f"#!/bin/bash\nexport HOME={shlex.quote(str(folder / 'home'))}; cd || exit\n"
+            f"PATH={shlex.quote(str(folder / 'bin'))}:{path}\n{before}\n"
+            f'case "$SSH_ORIGINAL_COMMAND" in *sftp-server*) {sftp};; *) {shell};; esac\n'
+        )
+        script.chmod(0o755)
+        with loopback_peer(folder, settings=settings or (f"ForceCommand {shlex.quote(str(script))}",)) as peer:
+            forge = Forge(server=peer)
+            home.known_hosts.parent.mkdir(mode=0o700, exist_ok=True)
+            home.known_hosts.write_text(peer.known_hosts)
+            home.peers(forge.toml(transport=transport))
+            where = destination(forge, transport=transport)
+            found = Account(
+                forge=forge,
+                way=Way(destination=where, home=home.path, folder=forge.inbox("docs")),
+                bin=folder / "bin",
+            )
+            if python3 is not None:
+                found.python3(python3)
+            yield found
+
+    return serve
+
+
+def lying(lie: str) -> str:
+    """A `python3` that does as `lie`, a piece of Python, after the greeting."""
+    return f"#!{sys.executable} -ISE\n{LIAR}\n{lie}\n"
+
+
+def progress(number: int, *, lane: str | None = None, **changes: Any) -> Progress:
+    """A delivery of its own, in a lane of its own."""
+    message = f"message {number}".encode()
+    envelope = Envelope(
+        identity=identity("builder", "forge.docs", f"c{number}", 1, digest(message)),
+        inbox="~/projects/docs/inbox/from-agents",
+        name=NAME.replace("greeting", f"c{number}"),
+        sender="builder",
+        digest=digest(message),
+        time="2026-11-23T01:31:33Z",
+        message=message,
+        signature=None,
+    )
+    return Progress(envelope=envelope, lane=lane or f"lane-{number}", repeatable=True, **changes)
+
+
+def failure(act: Callable[[], object]) -> TransferError:
+    with pytest.raises(TransferError) as refused:
+        act()
+    return refused.value
+
+
+def entered(way: AbstractContextManager[Transport]) -> None:
+    with way:
+        pass
+
+
+def go_on() -> None:
+    """No HALT."""
+
+
+def attempt(batch: list[Progress], transport: Transport, stop: Callable[[], HaltError | None] = go_on) -> list[str]:
+    """One attempt; gives the names as they were told visible."""
+    told: list[str] = []
+    attempted(batch, transport, stop, lambda _, name: told.append(name), require_durable=False)
+    return told
+
+
+# Accounts of every kind
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        "echo 'Welcome to forge. Have a nice day.'",
+        "printf 'no end of line'",
+        "head -c 20000 /dev/urandom",
+        r"printf '\0cas\0 \0cas\0'",
+        r"printf '\0\0\1\2\377\376{}[]\n\n\n'; echo oops >&2",
+    ],
+    ids=["a banner", "no end of line", "binary", "almost a greeting", "JSON and errors"],
+)
+def test_what_a_shells_own_files_print_is_passed_over(account: Accounts, cas: Cas, message: Write, noise: str):
+    with account(before=noise) as there:
+        run = cas("send", "forge.docs", message("hello.org"), "--no-sign", "--retries", "0")
+
+        assert (run.code, len(pairs(there.inbox))) == (0, 1), run.err
+
+
+NONE = {
+    "no python3 in PATH": {"path": "/nonexistent"},
+    "an old one that refuses": {"python3": "#!/bin/sh\necho 'Python 3.8.10: too old' >&2\nexit 1\n"},
+    "an old one": {
+        "python3": f"#!{sys.executable} -ISE\nimport os, sys\nsys.version_info = (3, 10, 14)\n"
+        'exec(b"".join(iter(lambda: os.read(0, 1), b"\\n")))\n'
+    },
+    "one that says what it is and ends": {"python3": "#!/bin/sh\necho 'Python 2.7.18'\n"},
+    "one that cannot import": {
+        "python3": f"#!{sys.executable} -ISE\nimport os, sys\nsys.modules['hashlib'] = None\n"
+        'exec(b"".join(iter(lambda: os.read(0, 1), b"\\n")))\n'
+    },
+    "a shell that refuses": {"shell": "exec /bin/false"},
+    "a shell that ends": {"shell": "exit 0"},
+    "one that greets and ends": {"python3": lying("sys.exit()")},
+    "one that greets and talks nonsense": {"python3": lying("give(b'welcome')")},
+}
+FORCED_SFTP = {"settings": ("ForceCommand internal-sftp",)}
+SILENT = {
+    "one that swallows all": {"shell": "exec cat >/dev/null"},
+    "one that sleeps": {"shell": "exec sleep 60"},
+    "garbage without end": {"shell": "exec cat /dev/urandom"},
+    "garbage in lines": {"shell": "exec yes"},
+    "garbage in drops": {"shell": "while :; do echo garbage || exit; sleep 0.2; done"},
+    "an echo": {"shell": "exec cat"},
+}
+
+
+@pytest.mark.parametrize("kind", [*NONE, "SFTP only"])
+def test_an_account_without_a_python_that_would_do_is_an_error_for_good_with_a_hint(account: Accounts, kind: str):
+    with account(**NONE.get(kind, FORCED_SFTP)) as there:
+        error = failure(lambda: entered(there.opened()))
+
+    assert (error.code, error.permanent) == ("no-python", True)
+    assert str(there.forge.port) in str(error)
+    assert 'transport = "sftp"' in str(error.hint)
+
+
+@pytest.mark.parametrize("kind", SILENT)
+def test_a_shell_that_never_greets_is_waited_for_so_long_and_no_longer(account: Accounts, kind: str):
+    with account(**SILENT[kind]) as there:
+        started = time.monotonic()
+        error = failure(lambda: entered(there.opened(timeout=1)))
+
+    assert (error.code, error.permanent) == ("no-python", True)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("kind", [*NONE, *SILENT, "SFTP only"])
+def test_auto_delivers_over_sftp_where_there_is_no_python(account: Accounts, kind: str):
+    with account(**{**NONE, **SILENT}.get(kind, FORCED_SFTP), transport="auto") as there:
+        where = f"{there.way.folder}" if kind == "SFTP only" else "~/projects/docs/inbox/from-agents"
+        item = progress(1)
+        item.envelope = replace(item.envelope, inbox=where)
+        with there.opened("auto", timeout=2) as transport:
+            attempt([item], transport)
+
+        assert not isinstance(transport, RemoteTransport)
+        assert (item.done, pairs(there.inbox)) == (True, (item.name,))
+
+
+def test_auto_takes_sftp_for_a_few_deliveries_near_by_and_python_for_many(account: Accounts):
+    def is_python(deliveries: int) -> bool:
+        with there.opened("auto", deliveries=deliveries) as transport:
+            return isinstance(transport, RemoteTransport)
+
+    with account(transport="auto") as there:
+        # On a busy machine even loopback is at times too slow to count as near.
+        assert not all(is_python(1) for _ in range(20))
+        assert is_python(MANY)
+
+
+@pytest.mark.parametrize(
+    "sftp",
+    ["exit 1", "exec /bin/false", "echo 'This account runs commands only.'; exit 1", f"exec {SFTP_SERVER} -P hardlink"],
+    ids=["ends", "false", "says so", "an incomplete server"],
+)
+def test_auto_delivers_by_python_where_there_is_no_sftp(account: Accounts, cas: Cas, message: Write, sftp: str):
+    with account(sftp=sftp, transport="auto") as there:
+        run = cas("send", "forge.docs", message("hello.org"), "--no-sign", "--retries", "0")
+
+        assert (run.code, len(pairs(there.inbox))) == (0, 1), run.err
+
+
+def test_auto_with_neither_is_an_error_for_good_with_a_hint(account: Accounts, cas: Cas, message: Write):
+    with account(shell="exit 1", sftp="exit 1", transport="auto"):
+        run = cas("send", "forge.docs", message("hello.org"), "--no-sign")
+
+    assert run.code == 3
+    assert "trying again" not in run.err
+    assert "hint" in run.err
+
+
+@pytest.mark.parametrize("transport", ["python", "auto"])
+def test_a_network_that_falls_silent_before_the_greeting_is_no_want_of_python(account: Accounts, transport: str):
+    # The whole connection stops, not one channel of it.
+    with account(shell="kill -STOP $PPID; sleep 5; kill -CONT $PPID") as there:
+        error = failure(lambda: entered(there.opened(transport, timeout=1)))
+
+    assert (error.code, error.permanent) == ("connection-lost", False)
+
+
+def test_a_connection_that_ends_before_the_greeting_is_no_want_of_python(account: Accounts):
+    with account(shell="kill -KILL $PPID") as there:
+        error = failure(lambda: entered(there.opened()))
+
+    assert (error.code, error.permanent) == ("connection-lost", False)
