@@ -6,6 +6,7 @@ its PATH.
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import time
@@ -311,3 +312,205 @@ def test_a_connection_that_ends_before_the_greeting_is_no_want_of_python(account
         error = failure(lambda: entered(there.opened()))
 
     assert (error.code, error.permanent) == ("connection-lost", False)
+
+
+# A peer that lies
+
+STRANGE = {
+    "not JSON": "give(b'hello')",
+    "an empty line": "give(b'')",
+    "no UTF-8": "give(b'\\xff\\xfe{}')",
+    "deep nesting": "give(b'[' * 100000)",
+    "deep nesting within": "give(b'{\"shown\":' + b'[' * 100000)",
+    "a huge number": "give(b'{\"shown\": ' + b'1' * 100000 + b'}')",
+    "a list": "give([])",
+    "an object without anything": "give({})",
+    "an error instead": "give({'error': error()})",
+    "shown, of what was never asked for": "give({'shown': 'f' * 32, 'name': item['name']})",
+    "shown, of no text": "give({'shown': [], 'name': item['name']})",
+    "shown, without a name": "give({'shown': item['identity']})",
+    "shown, under a number": "give({'shown': item['identity'], 'name': 5})",
+    "shown, elsewhere": "give({'shown': item['identity'], 'name': '../../' + item['name']})",
+    "shown, in a folder": "give({'shown': item['identity'], 'name': item['name'] + '/../x.org'})",
+    "shown, with a newline": "give({'shown': item['identity'], 'name': item['name'] + '\\n'})",
+    "shown, hidden": "give({'shown': item['identity'], 'name': '.' + item['name']})",
+    "shown, endlessly": "while True: give({'shown': item['identity'], 'name': item['name'] + '.asc'})",
+    "asking endlessly": "while True: give({'ask': True})",
+    "stand, a number": "give({'stand': 5, 'durable': True})",
+    "stand, nothing": "give({'stand': None, 'durable': True})",
+    "stand, a text": "give({'stand': 'all is well', 'durable': True})",
+    "stand, texts": "give({'stand': ['all', 'is', 'well'], 'durable': True})",
+    "stand, without a word on the disk": "give({'stand': [standing(item)]})",
+    "stand, of what was never asked for": "give(stand(item, identity='f' * 32))",
+    "stand, of that as well": "give(stand(item, {**item, 'identity': 'f' * 32}, done=True, ours=True))",
+    "stand, without keys": "give({'stand': [{'identity': item['identity']}], 'durable': True})",
+    "stand, elsewhere": "give(stand(item, name='../../x.org', done=True, ours=True))",
+    "stand, of no item": "give(stand())",
+    "stand, neither done nor with an error": "give(stand(item))",
+    "stand, shown and not done": (
+        "give({'shown': item['identity'], 'name': item['name'] + '.asc'});"
+        "give({'shown': item['identity'], 'name': item['name']}); give(stand(item, error=error()))"
+    ),
+    "stand, done as a text": "give(stand(item, done='no', ours='no'))",
+    "a claim elsewhere": "give(stand(item, claim={'name': '/etc/x.org', 'signed': True, 'state': 'published'}))",
+    "a claim in no state": "give(stand(item, claim={'name': item['name'], 'signed': True, 'state': 'x'}))",
+    "a claim in a list": "give(stand(item, claim={'name': item['name'], 'signed': True, 'state': []}))",
+    "a claim that is none": "give(stand(item, claim=5))",
+    "an error that is none": "give(stand(item, error=5))",
+    "an error without words": "give(stand(item, error={}))",
+    "an error that is a list": "give(stand(item, error=error(message=['x'])))",
+    "an error with a number for a hint": "give(stand(item, error=error(hint=5)))",
+    "a HALT that nobody set": "give(stand(item, error=error(kind='halt')))",
+    "a HALT of no kind": "give(stand(item, error=error(kind=[])))",
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("lie", STRANGE)
+def test_an_answer_that_makes_no_sense_is_an_error_for_good(account: Accounts, cas: Cas, message: Write, lie: str):
+    with account(python3=lying(f"give(HERE)\nitem = next_order()['attempt'][0]\n{STRANGE[lie]}\ntime.sleep(60)")):
+        run = cas("send", "forge.docs", message("hello.org"), "--no-sign", "--output", "json", "--deadline", "20")
+
+    (delivery,) = json.loads(run.out)["deliveries"]
+    seen = lie == "stand, shown and not done"
+    assert (run.code, delivery["outcome"] in ("failed", "unknown")) == ((0, False) if seen else (3, True)), run.out
+    assert seen or "makes no sense" in delivery["reason"]
+    assert seen or len(delivery["attempts"]) == 1
+    assert ".." not in "".join(delivery["files"])
+
+
+@pytest.mark.timeout(60)
+def test_a_line_without_end_is_an_error_for_good(account: Accounts):
+    huge = "next_order()\nfor _ in range(70): sys.stdout.buffer.write(b'x' * (1 << 20))\ntime.sleep(60)"
+    with account(python3=lying(f"give(HERE)\n{huge}")) as there, there.opened() as transport:
+        item = progress(1)
+        attempt([item], transport)
+
+    assert isinstance(item.error, TransferError)
+    assert (item.error.code, item.error.permanent, item.done) == ("strange-answer", True, False)
+
+
+@pytest.mark.parametrize("end", ["sys.exit()", "os.write(1, b'{\"shown\":'); sys.exit()", "os.kill(os.getpid(), 9)"])
+def test_a_peer_that_ends_in_the_middle_is_a_lost_connection(account: Accounts, end: str):
+    with (
+        account(python3=lying(f"give(HERE)\nnext_order()\n{end}")) as there,
+        there.opened() as transport,
+    ):
+        item = progress(1)
+        attempt([item], transport)
+
+    assert isinstance(item.error, TransferError)
+    assert (item.error.code, item.error.permanent, item.asked) == ("connection-lost", False, False)
+
+
+def test_a_peer_that_falls_silent_in_the_middle_is_a_lost_connection(account: Accounts):
+    with (
+        account(python3=lying("give(HERE)\nnext_order(); give({'ask': True})\ntime.sleep(60)")) as there,
+        there.opened(timeout=1) as transport,
+    ):
+        item = progress(1)
+        started = time.monotonic()
+        attempt([item], transport)
+
+    assert isinstance(item.error, TransferError)
+    assert (item.error.code, item.error.permanent, item.asked) == ("connection-lost", False, True)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [("\x1b]0;x\x07\r\n\u202e", "\\x1b]0;x"), ("lone \ud800", "lone"), ("long " * 1_000_000, "long long")],
+    ids=["controls", "a surrogate", "long"],
+)
+def test_the_words_of_a_peer_do_no_harm(account: Accounts, cas: Cas, message: Write, word: str, shown: str):
+    said = f"WORD = {word!a}" if len(word) < 1000 else "WORD = 'long ' * 1000000"
+    lie = "give(stand(next_order()['attempt'][0], error=error(message=WORD, hint=WORD)))"
+    python3 = lying(f"give(HERE)\n{said}\n{lie}")
+    with account(python3=python3):
+        run = cas("send", "forge.docs", message("hello.org"), "--no-sign", "--output", "json")
+
+    (delivery,) = json.loads(run.out)["deliveries"]
+    assert (run.code, delivery["outcome"]) == (3, "failed")
+    assert shown in run.err
+    assert not set("\x1b\x07\r\u202e") & set(run.err + run.out)
+    assert len(run.err) < 100_000
+
+
+def test_what_a_peer_says_is_done_is_told_as_it_says(account: Accounts, cas: Cas, message: Write):
+    lie = "give(stand(*next_order()['attempt'], done=True, ours=True, asked=True))"
+    with account(python3=lying(f"give(HERE)\n{lie}")):
+        run = cas("send", "forge.docs", message("hello.org"), "--no-sign", "--output", "json")
+
+    assert [one["outcome"] for one in json.loads(run.out)["deliveries"]] == ["delivered"]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("lie", "done"),
+    [
+        ("give({'stand': [standing(a, done=True, ours=True)], 'durable': True})", [False, False]),
+        ("give({'stand': [standing(b, done=True, ours=True)] * 2, 'durable': True})", [False, False]),
+        ("give({'stand': [standing(a, done=True, ours=True), standing(b)], 'durable': True})", [True, False]),
+        ("give({'shown': a['identity'], 'name': a['name']}); give(b'[')", [True, False]),
+        ("give({'shown': a['identity'], 'name': a['name']}); give(stand(b, error=error()))", [True, False]),
+    ],
+)
+def test_only_what_a_peer_says_is_done_is_done(account: Accounts, lie: str, done: list[bool]):
+    with (
+        account(python3=lying(f"give(HERE)\na, b = next_order()['attempt']\n{lie}\ntime.sleep(60)")) as there,
+        there.opened() as transport,
+    ):
+        batch = [progress(1), progress(2)]
+        attempt(batch, transport)
+
+    assert [item.done for item in batch] == done
+    assert [item.error is None for item in batch] == done
+
+
+def test_what_waits_behind_an_error_may_stand_without_one(account: Accounts):
+    lie = "give({'stand': [standing(a, error=error()), standing(b)], 'durable': True})"
+    with (
+        account(python3=lying(f"give(HERE)\na, b = next_order()['attempt']\n{lie}")) as there,
+        there.opened() as transport,
+    ):
+        batch = [progress(1, lane="one"), progress(2, lane="one")]
+        attempt(batch, transport)
+
+    assert [item.error and item.error.code for item in batch] == ["x", None]
+
+
+OPERATIONS = {
+    "kind": ["5", "'link'", "[]", "{'x': 1}"],
+    "read": ["5", "'#'", "'ü'", "[]"],
+    "names": ["5", "[5]", "{'x': 1}", "'abc'"],
+    "create": ["5", "'yes'", "None"],
+    "sync_all": ["5", "None", "[]", "{'~/x': 5}", "{'~/x': {}}", "{'elsewhere': error(message=5)}"],
+}
+
+
+@pytest.mark.parametrize(("operation", "value"), [(name, one) for name, values in OPERATIONS.items() for one in values])
+def test_a_value_of_the_wrong_shape_is_an_error_for_good(account: Accounts, operation: str, value: str):
+    with (
+        account(python3=lying(f"give(HERE)\nwhile next_order(): give({{'value': {value}}})")) as there,
+        there.opened() as transport,
+    ):
+        if operation == "sync_all":
+            errors = list(transport.sync(["~/x"]).values())
+        else:
+            arguments = ("~/x", b"") if operation == "create" else ("~/x",)
+            errors = transport.run([getattr(transport.files, operation)(*arguments)])
+
+    assert [getattr(error, "code", error) for error in errors] == ["strange-answer"]
+
+
+@pytest.mark.parametrize(
+    "answer", ["b'hello'", "b'[' * 100000", "{}", "{'error': 5}", "{'error': {}}", "{'error': None}", "{'error': []}"]
+)
+def test_an_answer_of_the_wrong_shape_is_an_error_for_good(account: Accounts, answer: str):
+    with (
+        account(python3=lying(f"give(HERE)\nwhile next_order(): give({answer})")) as there,
+        there.opened() as transport,
+    ):
+        errors = transport.run(transport.files.kind(f"~/{number}") for number in range(3))
+
+    assert [getattr(error, "code", error) for error in errors] == ["strange-answer"] * 3
