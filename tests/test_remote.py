@@ -7,26 +7,30 @@ its PATH.
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support import Forge, Home, Run, pairs
 from test_transports import NAME, Way, destination
 
-from cas.errors import HaltError, TransferError
+from cas.errors import CasError, HaltError, TransferError
 from cas.loopback import SFTP_SERVERS, loopback_peer
-from cas.names import digest, identity
-from cas.transports import FEW, attempted, opened
-from cas.transports.attempt import Progress
+from cas.names import digest, identity, later
+from cas.transports import FEW, attempted, opened, wire
+from cas.transports.attempt import WINDOW, Progress
 from cas.transports.remote import RemoteTransport
-from cas.transports.transport import Envelope, Transport
+from cas.transports.transport import Claim, ClaimState, Envelope, Transport
 
 Cas = Callable[..., Run]
 Write = Callable[..., Path]
@@ -514,3 +518,226 @@ def test_an_answer_of_the_wrong_shape_is_an_error_for_good(account: Accounts, an
         errors = transport.run(transport.files.kind(f"~/{number}") for number in range(3))
 
     assert [getattr(error, "code", error) for error in errors] == ["strange-answer"] * 3
+
+
+# Leave, HALT and the order of a lane
+
+
+def test_leave_is_given_for_a_window_at_a_time_and_halt_between_two_stops_the_rest(account: Accounts):
+    told: list[str] = []
+
+    def halted() -> HaltError | None:
+        return HaltError("HALT is set", code="halt") if len(told) >= WINDOW else None
+
+    with account() as there, there.opened() as transport:
+        batch = [progress(number) for number in range(3 * WINDOW)]
+        attempted(batch, transport, halted, lambda _, name: told.append(name), require_durable=False)
+        published = pairs(there.inbox)
+        left = [item for item in batch if not item.done]
+
+    assert sorted(told) == list(published)
+    assert len(published) == WINDOW
+    assert all(isinstance(item.error, HaltError) for item in left)
+    assert not any(item.asked for item in left)
+
+
+def test_under_halt_nothing_is_published_there(account: Accounts):
+    with account() as there, there.opened() as transport:
+        batch = [progress(number) for number in range(3)]
+        attempt(batch, transport, lambda: HaltError("HALT is set", code="halt"))
+
+        assert pairs(there.inbox) == ()
+    assert all(isinstance(item.error, HaltError) and not item.asked for item in batch)
+
+
+def test_a_connection_serves_another_attempt_after_halt(account: Accounts):
+    with account() as there, there.opened() as transport:
+        batch = [progress(number) for number in range(3)]
+        attempt(batch, transport, lambda: HaltError("HALT is set", code="halt"))
+        told = attempt(batch, transport)
+
+        assert sorted(told) == list(pairs(there.inbox))
+    assert all(item.done and item.error is None for item in batch)
+
+
+def test_what_cannot_be_published_uses_up_no_leave_of_what_can(account: Accounts):
+    """Claimed by a run that was halted, and then others took a whole window's names."""
+    with account() as there, there.opened(timeout=5) as transport:
+        batch = [progress(number) for number in range(2 * WINDOW + 1)]
+        attempt(batch, transport, lambda: HaltError("HALT is set", code="halt"))
+        for item in batch[:WINDOW]:
+            (there.inbox / item.name).write_text("of somebody else")
+
+        attempt(batch, transport)
+
+    assert {item.error.code for item in batch[:WINDOW] if item.error} == {"name-taken"}
+    assert [item.done for item in batch] == [False] * WINDOW + [True] * (WINDOW + 1)
+
+
+# A peer that is killed
+
+
+@pytest.mark.parametrize("after", [1, WINDOW])
+def test_what_was_seen_counts_when_the_peer_is_killed_and_the_next_attempt_finishes(account: Accounts, after: int):
+    told: list[str] = []
+    with account(before="echo $$ > ~/pid") as there:
+        batch = [progress(number) for number in range(2 * WINDOW + 1)]
+
+        def kill_then(_: Progress, name: str) -> None:
+            told.append(name)
+            if len(told) == after:
+                os.kill(int((there.forge.home / "pid").read_text()), signal.SIGKILL)
+
+        with there.opened() as transport:
+            attempted(batch, transport, go_on, kill_then, require_durable=False)
+        seen = [item for item in batch if item.done]
+        left = [item for item in batch if not item.done]
+        assert sorted(item.name for item in seen) == sorted(told)
+        assert set(told) <= set(pairs(there.inbox))
+        assert left
+        assert {getattr(item.error, "code", None) for item in left} == {"connection-lost"}
+        assert not any(getattr(item.error, "permanent", True) for item in left)
+        assert all(item.asked for item in left)
+
+        with there.opened() as transport:
+            attempt(batch, transport)
+
+        assert all(item.done and item.error is None for item in batch)
+        assert len(pairs(there.inbox)) == len(batch)
+        messages = sorted((there.inbox / name).read_bytes() for name in pairs(there.inbox))
+        assert messages == sorted(item.envelope.message for item in batch)
+
+
+def test_a_peer_killed_while_it_waits_for_leave_has_published_nothing(account: Accounts):
+    with account(before="echo $$ > ~/pid") as there:
+        batch = [progress(number) for number in range(3)]
+
+        def kill() -> None:
+            with suppress(ProcessLookupError):
+                os.kill(int((there.forge.home / "pid").read_text()), signal.SIGKILL)
+
+        with there.opened() as transport:
+            attempt(batch, transport, kill)
+            assert pairs(there.inbox) == ()
+            assert not any(item.done for item in batch)
+
+        with there.opened() as transport:
+            attempt(batch, transport)
+            assert len(pairs(there.inbox)) == 3
+    assert all(item.done for item in batch)
+
+
+# The wire
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+NAMES = st.integers(0, 10_000).map(lambda seconds: later(NAME, seconds))
+ERRORS = st.builds(
+    lambda message, code, hint, permanent: TransferError(message, code=code, hint=hint, permanent=permanent),
+    *(TEXT, TEXT, st.none() | TEXT, st.booleans()),
+) | st.builds(lambda message, code, hint: HaltError(message, code=code, hint=hint), TEXT, TEXT, st.none() | TEXT)
+ENVELOPES = st.builds(
+    Envelope,
+    identity=st.text("0123456789abcdef", min_size=32, max_size=32),
+    inbox=TEXT,
+    name=NAMES,
+    sender=TEXT,
+    digest=TEXT,
+    time=TEXT,
+    message=st.binary(),
+    signature=st.none() | st.binary(),
+)
+ITEMS = st.builds(
+    Progress,
+    envelope=ENVELOPES,
+    lane=TEXT,
+    repeatable=st.booleans(),
+    made_inbox=st.booleans(),
+    asked=st.booleans(),
+    done=st.booleans(),
+    ours=st.booleans(),
+    evidence=st.none() | st.just("receipt"),
+    resumed=st.booleans(),
+    tried=st.booleans(),
+    after=st.just("") | NAMES,
+    error=st.none() | ERRORS,
+)
+
+
+def sent(fields: wire.Fields) -> wire.Fields:
+    line = wire.line(fields)
+    assert line.count(b"\n") == 1
+    return wire.fields(line)
+
+
+def as_data(error: CasError | None) -> object:
+    return error and (type(error), wire.error_fields(error))
+
+
+@settings(deadline=None)
+@given(ITEMS)
+def test_an_order_arrives_as_it_was_given(item: Progress):
+    arrived = wire.ordered(sent(wire.order(item)))
+
+    kept = replace(item, claim=None, made_inbox=False, done=False, ours=False, evidence=None, error=None)
+    assert arrived == kept
+
+
+@settings(deadline=None)
+@given(ITEMS, st.booleans(), st.none() | st.sampled_from(ClaimState), NAMES, NAMES)
+def test_where_a_delivery_stands_arrives_as_it_was_said(
+    item: Progress, signed: bool, state: ClaimState | None, name: str, before: str
+):
+    to = item.envelope
+    if state:
+        item.claim = Claim(identity=to.identity, inbox=to.inbox, name=name, signed=signed, state=state)
+    known = Progress(envelope=replace(to, name=before), lane=item.lane, repeatable=item.repeatable)
+
+    wire.stand(known, sent(wire.standing(item)))
+
+    kept = replace(item, resumed=False, after="", tried=True, error=None)
+    assert replace(known, error=None) == kept
+    assert as_data(known.error) == as_data(item.error)
+
+
+@settings(deadline=None)
+@given(ERRORS)
+def test_an_error_arrives_as_it_was_raised(error: CasError):
+    assert as_data(wire.error_of(sent(wire.error_fields(error) or {}))) == as_data(error)
+
+
+@settings(deadline=None)
+@given(st.none() | st.binary())
+def test_bytes_arrive_as_they_are(content: bytes | None):
+    assert wire.unpacked(wire.packed(content)) == content
+
+
+@settings(deadline=None)
+@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+def test_a_line_is_an_object_or_a_value_error(line: bytes):
+    with suppress(ValueError):
+        assert isinstance(wire.fields(line), dict)
+
+
+READERS = [wire.error_of, wire.errors_of, wire.unpacked, wire.truth, wire.kind, wire.texts, wire.canonical]
+
+
+@settings(deadline=None)
+@given(st.sampled_from(READERS), JSON)
+def test_a_value_is_read_or_a_value_error(read: Callable[[object], object], value: object):
+    with suppress(ValueError):
+        read(value)
+
+
+@settings(deadline=None)
+@given(ITEMS, st.data())
+def test_a_stand_with_one_value_of_another_kind_is_read_or_a_value_error(item: Progress, data: st.DataObject):
+    fields = dict(wire.standing(item))
+    key = data.draw(st.sampled_from(sorted(fields)))
+    fields[key] = data.draw(JSON)
+    with suppress(ValueError):
+        wire.stand(item, sent(fields))
+    assert item.name.endswith("-from-builder-greeting.org")

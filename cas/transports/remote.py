@@ -310,7 +310,7 @@ class RemoteTransport(Transport):
             self._connection.send({"attempt": orders, "require_durable": require_durable})
             while "stand" not in (found := self._connection.receive(leave.look)):
                 if "ask" in found:
-                    leave.give(sum(item.done for item in missing.values()) + WINDOW)
+                    leave.give()
                     continue
                 item, name = missing[found["shown"]], found["name"]
                 _see(item, name, heard)
@@ -331,14 +331,14 @@ class _Leave:
         self.stopped = False
         self.given = 0
 
-    def give(self, number: int) -> None:
-        """Leave for so many in all; raises ValueError where more is asked for than there is."""
+    def give(self) -> None:
+        """Leave for WINDOW more; raises ValueError where more is asked for than there is."""
         if not self._asks_left:
             raise ValueError("there is nothing more to publish")
         self._asks_left -= 1
         self.look()
         if not self.stopped:
-            self.given = number
+            self.given += WINDOW
             self._connection.send({"leave": self.given})
 
     def look(self) -> None:
