@@ -574,6 +574,21 @@ def test_what_cannot_be_published_uses_up_no_leave_of_what_can(account: Accounts
     assert [item.done for item in batch] == [False] * WINDOW + [True] * (WINDOW + 1)
 
 
+def test_what_comes_later_in_a_lane_gets_a_later_name_in_a_later_attempt_too(account: Accounts):
+    with account() as there, there.opened() as transport:
+        first, second = progress(1, lane="one"), progress(2, lane="one")
+        there.inbox.mkdir(parents=True)
+        for seconds in range(5):
+            (there.inbox / later(first.name, seconds)).touch()
+        attempt([first], transport)
+        attempt([first, second], transport)
+
+    assert first.done
+    assert second.done
+    assert first.name == later(progress(1).name, 5)
+    assert second.name[:16] > first.name[:16]
+
+
 # A peer that is killed
 
 

@@ -9,7 +9,7 @@ import json
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -306,8 +306,7 @@ class RemoteTransport(Transport):
         leave = _Leave(self._connection, stop, len(missing))
         heard: set[tuple[str, bool]] = set()
         try:
-            orders = [wire.order(item) for item in missing.values()]
-            self._connection.send({"attempt": orders, "require_durable": require_durable})
+            self._connection.send({"attempt": list(_orders(batch)), "require_durable": require_durable})
             while "stand" not in (found := self._connection.receive(leave.look)):
                 if "ask" in found:
                     leave.give()
@@ -320,6 +319,17 @@ class RemoteTransport(Transport):
             self._remote.durable = durable
         except (TransferError, ValueError, KeyError, TypeError) as error:
             _lose(missing.values(), error if isinstance(error, TransferError) else self._connection.strange(), leave)
+
+
+def _orders(batch: Sequence[Progress]) -> Iterator[wire.Fields]:
+    """What is missing, each behind what is known to stand before it in its lane."""
+    for lane in lanes_of(batch).values():
+        after = ""
+        for item in lane:
+            if item.done:
+                after = max(after, item.name)
+            else:
+                yield {**wire.order(item), "after": max(after, item.after)}
 
 
 class _Leave:
