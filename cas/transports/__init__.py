@@ -69,7 +69,7 @@ def _transport(kind: str, session: Session, *, sftp_first: bool) -> Transport:
     try:
         return over_sftp() if sftp_first else there()
     except TransferError as first:
-        if not first.permanent:
+        if not session.stands():
             raise
         try:
             return there() if sftp_first else over_sftp()

@@ -9,15 +9,15 @@ import json
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from cas.errors import CasError, TransferError
+from cas.errors import CasError, HaltError, TransferError
 from cas.names import SIGNATURE_SUFFIX
 from cas.transports import causes, wire
-from cas.transports.attempt import WINDOW, Progress, Shown, Stop
+from cas.transports.attempt import WINDOW, Progress, Shown, Stop, lanes_of
 from cas.transports.files import Kind, T, Task
 from cas.transports.transport import Transport
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from cas.transports.ssh import Session
 
+V = TypeVar("V")
 PACKAGE = Path(__file__).parents[1]
 MODULES = (
     *("errors", "names"),
@@ -86,7 +87,7 @@ class Connection:
 
     def __init__(self, session: Session) -> None:
         self._where = session.where
-        self._timeout = min(session.timeout, GREETING_SECONDS)
+        self._timeout = session.timeout
         self._rest = bytearray()
         self._lines: deque[bytes] = deque()
         self._broken: TransferError | None = None
@@ -94,8 +95,13 @@ class Connection:
             self._channel: Channel = session.channel("shell", lambda channel: channel.exec_command(COMMAND))
         except TransferError as error:
             raise _no_python(self._where) if error.permanent else error from error
-        self._start()
-        self._timeout = session.timeout
+        try:
+            self._start()
+        except TransferError as error:
+            self._channel.close()
+            if not session.stands():
+                raise
+            raise _no_python(self._where) from error
 
     def close(self) -> None:
         self._channel.close()
@@ -122,24 +128,18 @@ class Connection:
             sources[f"cas.{name}"] = (PACKAGE / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")
         packed = zlib.compress(json.dumps(sources).encode(), 9)
         loader = LOADER.format(oldest=OLDEST, size=len(packed), greeting=GREETING)
-        try:
-            self._write(f"exec({loader!r})\n".encode() + packed)
-            self._greeted()
-        except TransferError as error:
-            self._channel.close()
-            transport = self._channel.get_transport()
-            if transport is None or not transport.is_active():
-                raise
-            raise _no_python(self._where) from error
-        self.receive()
+        self._write(f"exec({loader!r})\n".encode() + packed)
+        self._greeted(time.monotonic() + min(self._timeout, GREETING_SECONDS))
+        if "here" not in self.receive():
+            raise self.strange()
 
-    def _greeted(self) -> None:
-        """Pass over what a shell's own files print."""
+    def _greeted(self, until: float) -> None:
+        """Pass over what a shell's own files print: so much at most, and until then."""
         said = bytearray()
         while GREETING not in said:
             if len(said) > LONGEST_GREETING:
-                raise self._break(_no_python(self._where))
-            said += self._some(lambda: None)
+                raise self.strange()
+            said += self._some(until=until)
         self._take(bytes(said).partition(GREETING)[2])
 
     def _read(self, meanwhile: Callable[[], None]) -> None:
@@ -155,18 +155,18 @@ class Connection:
         if len(self._rest) > wire.LONGEST_LINE:
             raise ValueError("too long a line")
 
-    def _some(self, meanwhile: Callable[[], None]) -> bytes:
+    def _some(self, meanwhile: Callable[[], None] = lambda: None, *, until: float | None = None) -> bytes:
         """Bytes, as they come; the wait for them is bounded."""
         if self._broken:
             raise self._broken
-        waited_since = time.monotonic()
+        until = until or time.monotonic() + self._timeout
         while True:
+            if time.monotonic() > until:
+                raise self._break(causes.lost(self._where, TimeoutError()))
             try:
                 self._channel.settimeout(LOOK_EVERY)
                 content: bytes = self._channel.recv(1 << 16)
-            except TimeoutError as error:
-                if time.monotonic() - waited_since > self._timeout:
-                    raise self._break(causes.lost(self._where, error)) from error
+            except TimeoutError:
                 meanwhile()
                 continue
             except (OSError, EOFError) as error:
@@ -235,35 +235,44 @@ class RemoteFiles:
     def _answer(self) -> Any:
         try:
             found = self._connection.receive()
-            self.durable = self.durable and bool(found.get("durable", True))
-            return wire.error_of(found["error"]) if "error" in found else found["value"]
+            self.durable = self.durable and wire.truth(found.get("durable", True))
+            return wire.answer_of(found)
+        except ValueError:
+            return self._connection.strange()
         except CasError as error:
             return error
 
+    async def _asked(self, shape: Callable[[object], V], name: str, *arguments: Any) -> V:
+        """What an operation gives, in the shape that it should have."""
+        found = await Operation(name, arguments)
+        try:
+            return shape(found)
+        except ValueError as error:
+            raise self._connection.strange() from error
+
     async def kind(self, path: str) -> Kind | None:
-        found = await Operation("kind", (path,))
-        return Kind(found) if found else None
+        return await self._asked(wire.kind, "kind", path)
 
     async def read(self, path: str) -> bytes | None:
-        return wire.unpacked(await Operation("read", (path,)))
+        return await self._asked(wire.unpacked, "read", path)
 
     async def names(self, folder: str) -> list[str]:
-        return list(await Operation("names", (folder,)))
+        return await self._asked(wire.texts, "names", folder)
 
     async def create(self, path: str, content: bytes) -> bool:
-        return bool(await Operation("create", (path, wire.packed(content))))
+        return await self._asked(wire.truth, "create", path, wire.packed(content))
 
     async def make_folder(self, path: str, *, mode: int = 0o777) -> bool:
-        return bool(await Operation("make_folder", (path, mode)))
+        return await self._asked(wire.truth, "make_folder", path, mode)
 
     async def move_folder(self, source: str, target: str) -> bool:
-        return bool(await Operation("move_folder", (source, target)))
+        return await self._asked(wire.truth, "move_folder", source, target)
 
     async def link(self, source: str, target: str) -> bool:
-        return bool(await Operation("link", (source, target)))
+        return await self._asked(wire.truth, "link", source, target)
 
     async def move(self, source: str, target: str) -> bool:
-        return bool(await Operation("move", (source, target)))
+        return await self._asked(wire.truth, "move", source, target)
 
     async def remove(self, path: str) -> None:
         await Operation("remove", (path,))
@@ -276,16 +285,8 @@ class RemoteFiles:
 
     def sync_all(self, folders: Iterable[str]) -> dict[str, CasError]:
         wanted = list(folders)
-
-        async def synced() -> Mapping[str, Any]:
-            found: Mapping[str, Any] = await Operation("sync_all", tuple(wanted))
-            return found
-
-        (result,) = self.run([synced()])
-        if isinstance(result, CasError):
-            return dict.fromkeys(wanted, result)
-        errors = {folder: wire.error_of(error) for folder, error in result.items()}
-        return {folder: error for folder, error in errors.items() if error}
+        (result,) = self.run([self._asked(wire.errors_of, "sync_all", *wanted)])
+        return dict.fromkeys(wanted, result) if isinstance(result, CasError) else result
 
     def close(self) -> None:
         self._connection.close()
@@ -302,50 +303,92 @@ class RemoteTransport(Transport):
     def attempt(self, batch: Sequence[Progress], stop: Stop, shown: Shown, *, require_durable: bool = False) -> None:
         """As `attempt.attempt`, there. HALT is looked for here, before leave is given for WINDOW more publications."""
         missing = {item.envelope.identity: item for item in batch if not item.done}
-        leave = _Leave(self._connection, stop)
+        leave = _Leave(self._connection, stop, len(missing))
+        heard: set[tuple[str, bool]] = set()
         try:
-            orders = [wire.order(item) for item in missing.values()]
-            self._connection.send({"attempt": orders, "require_durable": require_durable})
+            self._connection.send({"attempt": list(_orders(batch)), "require_durable": require_durable})
             while "stand" not in (found := self._connection.receive(leave.look)):
                 if "ask" in found:
-                    leave.give(sum(item.done for item in missing.values()) + WINDOW)
-                else:
-                    item, name = missing[found["shown"]], str(found["name"])
-                    _see(item, name)
-                    shown(item, name)
-            for one in found["stand"]:
-                wire.stand(missing[one["identity"]], one)
-            self._remote.durable = bool(found["durable"])
+                    leave.give()
+                    continue
+                item, name = missing[found["shown"]], found["name"]
+                _see(item, name, heard)
+                shown(item, name)
+            durable = wire.truth(found["durable"])
+            _settle(missing, found["stand"], halted=leave.stopped)
+            self._remote.durable = durable
         except (TransferError, ValueError, KeyError, TypeError) as error:
             _lose(missing.values(), error if isinstance(error, TransferError) else self._connection.strange(), leave)
 
 
-class _Leave:
-    """What may be published so far; HALT takes it away."""
+def _orders(batch: Sequence[Progress]) -> Iterator[wire.Fields]:
+    """What is missing, each behind what is known to stand before it in its lane."""
+    for lane in lanes_of(batch).values():
+        after = ""
+        for item in lane:
+            if item.done:
+                after = max(after, item.name)
+            else:
+                yield {**wire.order(item), "after": max(after, item.after)}
 
-    def __init__(self, connection: Connection, stop: Stop) -> None:
+
+class _Leave:
+    """What may be published so far, of so many; HALT takes it away."""
+
+    def __init__(self, connection: Connection, stop: Stop, publications: int) -> None:
         self._connection, self._stop = connection, stop
-        self._stopped = False
+        self._asks_left = -(-publications // WINDOW)
+        self.stopped = False
         self.given = 0
 
-    def give(self, number: int) -> None:
+    def give(self) -> None:
+        """Leave for WINDOW more; raises ValueError where more is asked for than there is."""
+        if not self._asks_left:
+            raise ValueError("there is nothing more to publish")
+        self._asks_left -= 1
         self.look()
-        if not self._stopped:
-            self.given = number
-            self._connection.send({"leave": number})
+        if not self.stopped:
+            self.given += WINDOW
+            self._connection.send({"leave": self.given})
 
     def look(self) -> None:
-        if not self._stopped and (error := self._stop()):
-            self._stopped = True
+        if not self.stopped and (error := self._stop()):
+            self.stopped = True
             self._connection.send({"halt": wire.error_fields(error)})
 
 
-def _see(item: Progress, name: str) -> None:
-    """A name has become visible there, and is on disk."""
-    message = wire.canonical(name.removesuffix(SIGNATURE_SUFFIX))
+def _see(item: Progress, name: str, heard: set[tuple[str, bool]]) -> None:
+    """A name has become visible there, and is on disk; raises ValueError where that was said before."""
+    message = wire.canonical(name.removesuffix(SIGNATURE_SUFFIX) if isinstance(name, str) else None)
+    news = (item.envelope.identity, name == message)
+    if news in heard:
+        raise ValueError("no news")
+    heard.add(news)
     item.envelope = replace(item.envelope, name=message)
     if name == message:
         item.done = item.ours = item.asked = True
+
+
+def _settle(missing: Mapping[str, Progress], found: Sequence[Mapping[str, Any]], *, halted: bool) -> None:
+    """Take over where all stand; raises ValueError where that cannot be.
+
+    A lane ends at its first error. Without one, what is not done would be tried again without end.
+    """
+    if sorted(one["identity"] for one in found) != sorted(missing):
+        raise ValueError("not what was ordered")
+    for one in found:
+        item = missing[one["identity"]]
+        seen = item.done
+        wire.stand(item, one)
+        if seen and not item.done:
+            item.done = item.ours = True
+            raise ValueError("it was shown")
+        if isinstance(item.error, HaltError) and not halted:
+            raise ValueError("there is no HALT")
+    for lane in lanes_of(list(missing.values())).values():
+        stopped = next((item for item in lane if not item.done), None)
+        if stopped and stopped.error is None:
+            raise ValueError("neither done nor an error")
 
 
 def _lose(items: Iterable[Progress], error: TransferError, leave: _Leave) -> None:

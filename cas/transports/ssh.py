@@ -20,6 +20,7 @@ from fabric import Config, Connection
 from paramiko import (
     AuthenticationException,
     Channel,
+    ChannelException,
     MissingHostKeyPolicy,
     PasswordRequiredException,
     PKey,
@@ -63,6 +64,17 @@ class Session:
         except (EOFError, OSError) as error:
             raise causes.lost(self.where, error) from error
         return channel
+
+    def stands(self) -> bool:
+        """Whether the other side still answers: then it was one channel that failed, and not the connection."""
+        transport: Transport = self._connection.transport
+        try:
+            transport.open_session(timeout=self.timeout).close()
+        except ChannelException:  # no further channel, but an answer
+            return True
+        except (EOFError, OSError, SSHException):
+            return False
+        return True
 
     def close(self) -> None:
         self._connection.client.close()

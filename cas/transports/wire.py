@@ -14,9 +14,11 @@ from typing import Any
 from cas.errors import CasError, HaltError, TransferError
 from cas.names import is_canonical
 from cas.transports.attempt import Progress
+from cas.transports.files import Kind
 from cas.transports.transport import Claim, ClaimState, Envelope
 
 LONGEST_LINE = 64 << 20
+LONGEST_TEXT = 2000
 Fields = Mapping[str, Any]
 
 
@@ -27,10 +29,10 @@ def line(fields: Fields) -> bytes:
 
 def fields(text: bytes) -> Fields:
     """The object of a line."""
-    found = json.loads(text)
-    if not isinstance(found, dict):
-        raise ValueError("not an object")
-    return found
+    try:
+        return _object(json.loads(text))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def packed(content: bytes | None) -> str | None:
@@ -38,9 +40,9 @@ def packed(content: bytes | None) -> str | None:
     return None if content is None else b64encode(content).decode("ascii")
 
 
-def unpacked(text: str | None) -> bytes | None:
+def unpacked(text: object) -> bytes | None:
     """The bytes of `packed`."""
-    return None if text is None else b64decode(text, validate=True)
+    return None if text is None else b64decode(_text(text), validate=True)
 
 
 def error_fields(error: CasError | None) -> Fields | None:
@@ -52,15 +54,32 @@ def error_fields(error: CasError | None) -> Fields | None:
     return {"kind": kind, "message": str(error), "code": error.code, "hint": error.hint, "permanent": permanent}
 
 
-def error_of(found: Fields | None) -> CasError | None:
+def error_of(found: object) -> HaltError | TransferError:
     """The error of `error_fields`."""
-    if found is None:
-        return None
-    message, code, hint = _text(found["message"]), _text(found["code"]), found["hint"]
-    hint = None if hint is None else _text(hint)
-    if found["kind"] == "halt":
-        return HaltError(message, code=code, hint=hint)
-    return TransferError(message, code=code, hint=hint, permanent=bool(found["permanent"]))
+    found = _object(found)
+    message, code, hint = _words(found.get("message")), _words(found.get("code")), found.get("hint")
+    hint = None if hint is None else _words(hint)
+    match found.get("kind"):
+        case "halt":
+            return HaltError(message, code=code, hint=hint)
+        case "transfer":
+            return TransferError(message, code=code, hint=hint, permanent=truth(found.get("permanent")))
+        case _:
+            raise ValueError("not an error")
+
+
+def errors_of(found: object) -> dict[str, CasError]:
+    """Errors by folder."""
+    return {folder: error_of(error) for folder, error in _object(found).items()}
+
+
+def answer_of(found: Fields) -> object:
+    """The value of an operation, or its error."""
+    if "error" in found:
+        return error_of(found["error"])
+    if "value" not in found:
+        raise ValueError("not an answer")
+    return found["value"]
 
 
 def order(item: Progress) -> Fields:
@@ -116,21 +135,26 @@ def standing(item: Progress) -> Fields:
 
 def stand(item: Progress, found: Fields) -> None:
     """Take over how far a delivery has come there."""
-    item.envelope = replace(item.envelope, name=canonical(found["name"]))
-    item.claim = None
-    if claim := found["claim"]:
-        item.claim = Claim(
-            identity=item.envelope.identity,
-            inbox=item.envelope.inbox,
-            name=canonical(claim["name"]),
-            signed=bool(claim["signed"]),
-            state=ClaimState(claim["state"]),
-        )
-    item.made_inbox = item.made_inbox or bool(found["made_inbox"])
-    item.asked, item.done, item.ours = bool(found["asked"]), bool(found["done"]), bool(found["ours"])
-    item.evidence = "receipt" if found["evidence"] else None
-    item.error = error_of(found["error"])
+    item.envelope = replace(item.envelope, name=canonical(found.get("name")))
+    item.claim = _claim(item.envelope, found.get("claim"))
+    item.made_inbox = item.made_inbox or truth(found.get("made_inbox"))
+    item.asked, item.done, item.ours = (truth(found.get(key)) for key in ("asked", "done", "ours"))
+    item.evidence = "receipt" if found.get("evidence") else None
+    item.error = None if found.get("error") is None else error_of(found["error"])
     item.tried = True
+
+
+def _claim(envelope: Envelope, found: object) -> Claim | None:
+    if found is None:
+        return None
+    found = _object(found)
+    return Claim(
+        identity=envelope.identity,
+        inbox=envelope.inbox,
+        name=canonical(found.get("name")),
+        signed=truth(found.get("signed")),
+        state=ClaimState(found.get("state")),
+    )
 
 
 def canonical(name: object) -> str:
@@ -140,7 +164,37 @@ def canonical(name: object) -> str:
     return name
 
 
+def truth(value: object) -> bool:
+    """Yes or no, and nothing that might be taken for it."""
+    if not isinstance(value, bool):
+        raise ValueError("neither true nor false")
+    return value
+
+
+def kind(value: object) -> Kind | None:
+    """What stands under a name."""
+    return None if value is None else Kind(value)
+
+
+def texts(value: object) -> list[str]:
+    """Texts, such as the names in a folder."""
+    if not isinstance(value, list):
+        raise ValueError("not a list")
+    return [_text(one) for one in value]
+
+
+def _object(value: object) -> Fields:
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("not a text")
     return value
+
+
+def _words(value: object) -> str:
+    """A text for people, which the ledger can keep: no longer than they would read, and without half characters."""
+    return _text(value)[:LONGEST_TEXT].encode("utf-8", "replace").decode()
