@@ -69,7 +69,7 @@ set_up_peers() {
 }
 
 run_bench() {
-    CAS_BENCH_PYTHON=$peers/bin/python "$venv/bin/python" tests/benchmarks/bench.py "$@"
+    CAS_BENCH_PYTHON=$peers/bin/python PYTHONPATH=tests "$venv/bin/python" -m benchmarks.bench "$@"
 }
 
 run_checks() {

@@ -1,6 +1,6 @@
 """cas beside its peers, in one run, into docs/reference/performance.json and the page made of it.
 
-bench.py [--quick] [--rounds N] [--only SCENARIO]
+python -m benchmarks.bench [--quick] [--rounds N] [--only SCENARIO]
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import page
-import ways
-from delay import Delay
-from scene import Scene, scene
+from benchmarks import page, ways
+from benchmarks.delay import Delay
+from benchmarks.scene import Scene, scene
 
 FAR = (0.050, 0.150)
 """Seconds of a round trip; the slope between the two gives how many there are."""

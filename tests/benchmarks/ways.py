@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from scene import Job, Target
+from benchmarks.scene import Job, Target
 
 HERE = Path(__file__).resolve().parent
 HOSTS_AT_ONCE = 16
