@@ -206,6 +206,8 @@ class Batch:
         return self._finished(item, outcome, reason=reason, hint=error.hint, exit_code=code)
 
     def _finished_behind(self, item: Parcel, stopped: DeliveryFinished) -> DeliveryFinished:
+        if item.asked and item.error:  # where a whole window was asked for at once, it may be published all the same
+            return self._finished_in_error(item, item.error)
         if stopped.exit_code is ExitCode.HALT:
             return self._finished(
                 item, Outcome.HALTED, reason=stopped.reason, hint=stopped.hint, exit_code=ExitCode.HALT

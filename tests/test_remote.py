@@ -642,6 +642,23 @@ def test_a_peer_killed_while_it_waits_for_leave_has_published_nothing(account: A
     assert all(item.done for item in batch)
 
 
+def test_what_may_be_published_behind_one_that_may_be_is_unknown_and_not_blocked(
+    account: Accounts, cas: Cas, message: Write
+):
+    message("one.org")
+    message("two.org", sequence=2)
+    Path("m.yaml").write_text(
+        "cas: 1\ndefaults: {sign: false, retry: {retries: 0}}\nsends:\n"
+        "  - {id: s1, destination: forge.docs, message: one.org}\n"
+        "  - {id: s2, destination: forge.docs, message: two.org}\n"
+    )
+    with account(python3=lying("give(HERE)\nnext_order(); give({'ask': True}); next_order(); sys.exit()")):
+        run = cas("apply", "m.yaml", "--output", "json")
+
+    assert run.code == 3, run.err
+    assert [one["outcome"] for one in json.loads(run.out)["deliveries"]] == ["unknown", "unknown"]
+
+
 # The wire
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
