@@ -25,7 +25,7 @@ def cas(job: Job) -> None:
 
 
 def cas_apply(job: Job, *options: str) -> str:
-    """A manifest of one send a message; a home without a ledger."""
+    """A manifest of one send a message, and a home without a ledger; port 0 stands for this machine."""
     home = job.folder / "home"
     config = home / ".config" / "cross-agent-comms"
     config.mkdir(parents=True)
@@ -33,6 +33,8 @@ def cas_apply(job: Job, *options: str) -> str:
         f'[peers.h{number}]\nhost = "{target.host}"\nport = {target.port}\nssh_user = "{target.peer.user}"\n'
         f'identity_file = "{target.peer.identity_file}"\nhost_key = "{target.peer.host_key}"\n'
         f'[projects.p{number}]\ninbox_path = "{target.folder}"\n'
+        if target.port
+        else f'[projects.p{number}]\ninbox_path = "{target.folder}"\n'
         for number, target in enumerate(job.targets)
     ]
     (config / "peers.toml").write_text("".join(tables), encoding="utf-8")
