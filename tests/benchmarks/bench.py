@@ -62,7 +62,7 @@ SCENARIOS = (
         name="100 messages, one host, 50 ms",
         count=100,
         ways=(*LINE, ways.field),
-        some={ways.field: 2},
+        some={ways.field: 2, ways.sftp_batch: 20, ways.fabric: 20},
         round_trip=FAR[0],
         rounds=1,
     ),

@@ -17,7 +17,7 @@ HOSTS_A_SERVER = 13
 """An sshd listens on no more than 16 addresses."""
 SERVERS = 4
 GPG_AT_ONCE = 4
-LEFT_OUT = ("CAS_", "XDG_", "SSH_", "ANSIBLE_", "PYTEST_", "COV_", "GIT_")
+LEFT_OUT = ("CAS_", "PYTHON", "XDG_", "SSH_", "ANSIBLE_", "PYTEST_", "COV_", "GIT_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
