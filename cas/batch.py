@@ -93,7 +93,7 @@ class Batch:
         moving = [item for item in self._items if not item.done and item.error is None]
         try:
             known = self._world.ledger.intend(
-                [intent(item, self._world.run, self._world.root, timestamp(self._world.now())) for item in moving]
+                intent(item, self._world.run, self._world.root, timestamp(self._world.now())) for item in moving
             )
         except CasError as error:
             self._fail(error)

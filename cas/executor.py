@@ -74,7 +74,7 @@ def _set_out(plan: Plan, known: Mapping[str, Entry], world: World, content: Cont
 def _refuse_conflicts(items: Sequence[Parcel], world: World) -> None:
     """Another message was sent in the same place of the same conversation: it cannot be taken back, nor doubled."""
     new = [item for item in items if item.delivery.repeatable and not item.resumed and item.error is None]
-    others = world.ledger.others([intent(item, world.run, world.root, timestamp(world.now())) for item in new])
+    others = world.ledger.others(intent(item, world.run, world.root, timestamp(world.now())) for item in new)
     for item in new:
         if other := others.get(item.delivery.identity):
             message = item.delivery.message

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from cas.errors import CasError
@@ -140,7 +141,7 @@ class Ledger:
                 found |= {row["identity"]: _entry(row) for row in rows}
         return found
 
-    def others(self, entries: Sequence[Entry]) -> dict[str, Entry]:
+    def others(self, entries: Iterable[Entry]) -> dict[str, Entry]:
         """For each of these identities, another message that took its place: same lane and SEQUENCE, other bytes."""
         place = ("sender", "destination", "conversation", "sequence")
         where = " AND ".join(f"{column} = ?" for column in place)
@@ -160,17 +161,23 @@ class Ledger:
             (name,) = self._database.execute(query, (sender, destination, conversation)).fetchone()
             return name or ""
 
-    def intend(self, entries: Sequence[Entry]) -> dict[str, Entry]:
-        """Write down what is about to move; gives what stood there before, which counts for those deliveries."""
+    def intend(self, entries: Iterable[Entry]) -> dict[str, Entry]:
+        """Write down what is about to move, in one transaction, whatever its size; the entries are taken in parts.
+
+        Gives what stood there before, which counts for those deliveries.
+        """
         marks = ", ".join("?" * len(COLUMNS))
+        known: dict[str, Entry] = {}
         with self._transaction():
-            known = self.find(entry.identity for entry in entries)
-            self._database.executemany(
-                f"INSERT INTO deliveries ({', '.join(COLUMNS)}) VALUES ({marks})"  # noqa: S608
-                " ON CONFLICT (identity) DO UPDATE"
-                f" SET run = excluded.run, state = iif(state IN ({MARKS}), state, excluded.state)",
-                [(*(getattr(entry, column) for column in COLUMNS), *CLOSED) for entry in entries],
-            )
+            rest = iter(entries)
+            while part := list(islice(rest, MOST_PARAMETERS)):
+                known |= self.find(entry.identity for entry in part)
+                self._database.executemany(
+                    f"INSERT INTO deliveries ({', '.join(COLUMNS)}) VALUES ({marks})"  # noqa: S608
+                    " ON CONFLICT (identity) DO UPDATE"
+                    f" SET run = excluded.run, state = iif(state IN ({MARKS}), state, excluded.state)",
+                    ((*(getattr(entry, column) for column in COLUMNS), *CLOSED) for entry in part),
+                )
         return known
 
     def settle(self, finished: Sequence[DeliveryFinished], now: str) -> None:
