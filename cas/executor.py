@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
+from threading import Thread
 
+from cas import transports
 from cas.batch import Batch, World
 from cas.errors import CasError, ExitCode
 from cas.events import DeliveryFinished, Event, RunFinished, RunStarted, exit_code
@@ -52,7 +54,11 @@ def _set_out(plan: Plan, known: Mapping[str, Entry], world: World, content: Cont
     """
     new = [delivery for delivery in plan.deliveries if delivery.identity not in known]
     wanted = [(delivery.message.digest, delivery.sign.key) for delivery in new if delivery.sign and delivery.sign.key]
+    # Beside gpg, which leaves this process nothing to do. Nothing else may import meanwhile: cycles would come apart.
+    loading = Thread(target=transports.load, args=([delivery.destination for delivery in new if wanted],))
+    loading.start()
     made = signatures(wanted, content=content, sign=sign, stop=world.stop)
+    loading.join()
     for delivery in plan.deliveries:
         if delivery.identity in known:
             yield begun(delivery, known[delivery.identity])

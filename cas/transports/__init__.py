@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 FEW, NEAR = 8, 0.005
 """Up to so many deliveries, and so many seconds a round trip, SFTP has ended before a Python there has started."""
+
+
+def load(destinations: Iterable[Destination]) -> None:
+    """Import what these will need: Fabric takes a tenth of a second and more, which something else may use."""
+    if any(destination.transport != "local" for destination in destinations):
+        from cas.transports import rsync, sftp, ssh  # noqa: F401
 
 
 @contextmanager
