@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from enum import Enum
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +17,20 @@ class Kind(Enum):
     FILE = "file"
     FOLDER = "folder"
     OTHER = "other"
+
+
+def resumed(task: Task[T], answer: object, end: Callable[[T | CasError], None]) -> Any:
+    """What a task asks for next, given the answer to what it asked before; an exception is raised in it.
+
+    None once it has come to its end, which is told of its value or the CasError that it raised.
+    """
+    try:
+        return task.throw(answer) if isinstance(answer, Exception) else task.send(answer)
+    except StopIteration as done:
+        end(done.value)
+    except CasError as error:
+        end(error)
+    return None
 
 
 class Files(Protocol):

@@ -148,7 +148,7 @@ class LocalFiles:
                 done[disk] = None
                 try:
                     with _told(folder):
-                        self._synced(folder, os.O_DIRECTORY, _syncfs)
+                        self._synced(folder, os.O_DIRECTORY, _sync_file_system)
                 except CasError as error:
                     done[disk] = error
         failure = done[disk]
@@ -222,4 +222,3 @@ def _c_function(name: str) -> Any:
 
 _renameat2 = _c_function("renameat2")
 _c_syncfs = _c_function("syncfs")
-_syncfs = _sync_file_system if _c_syncfs else os.fsync

@@ -11,6 +11,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +19,7 @@ from cas.errors import CasError, HaltError, TransferError
 from cas.names import SIGNATURE_SUFFIX
 from cas.transports import causes, wire
 from cas.transports.attempt import WINDOW, Progress, Shown, Stop, lanes_of
-from cas.transports.files import Kind, T, Task
+from cas.transports.files import Kind, T, Task, resumed
 from cas.transports.transport import Transport
 
 if TYPE_CHECKING:
@@ -88,8 +89,7 @@ class Connection:
     def __init__(self, session: Session) -> None:
         self._where = session.where
         self._timeout = session.timeout
-        self._rest = bytearray()
-        self._lines: deque[bytes] = deque()
+        self._lines = wire.Lines(wire.LONGEST_LINE)
         self._broken: TransferError | None = None
         try:
             self._channel: Channel = session.channel("shell", lambda channel: channel.exec_command(COMMAND))
@@ -106,17 +106,17 @@ class Connection:
     def close(self) -> None:
         self._channel.close()
 
-    def send(self, *lines: wire.Fields) -> None:
+    def send(self, order: wire.Fields) -> None:
         """Raises TransferError."""
-        self._write(b"".join(map(wire.line, lines)))
+        self._write(wire.line(order))
 
     def receive(self, meanwhile: Callable[[], None] = lambda: None) -> wire.Fields:
         """The next line; `meanwhile` is called while it is waited for. Raises TransferError."""
         while True:
             try:
                 while not self._lines:
-                    self._read(meanwhile)
-                found = wire.fields(self._lines.popleft())
+                    self._lines.take(self._some(meanwhile))
+                found = self._lines.next()
             except ValueError as error:
                 raise self.strange() from error
             if "alive" not in found:
@@ -140,20 +140,7 @@ class Connection:
             if len(said) > LONGEST_GREETING:
                 raise self.strange()
             said += self._some(until=until)
-        self._take(bytes(said).partition(GREETING)[2])
-
-    def _read(self, meanwhile: Callable[[], None]) -> None:
-        self._take(self._some(meanwhile))
-
-    def _take(self, content: bytes) -> None:
-        *lines, rest = content.split(b"\n")
-        if lines:
-            lines[0] = bytes(self._rest) + lines[0]
-            self._rest.clear()
-            self._lines.extend(lines)
-        self._rest += rest
-        if len(self._rest) > wire.LONGEST_LINE:
-            raise ValueError("too long a line")
+        self._lines.take(bytes(said).partition(GREETING)[2])
 
     def _some(self, meanwhile: Callable[[], None] = lambda: None, *, until: float | None = None) -> bytes:
         """Bytes, as they come; the wait for them is bounded."""
@@ -209,15 +196,7 @@ class RemoteFiles:
         waiting: deque[tuple[int, Task[T]]] = deque()
 
         def advance(number: int, task: Task[T], answer: Any) -> None:
-            while True:
-                try:
-                    operation = task.throw(answer) if isinstance(answer, CasError) else task.send(answer)
-                except StopIteration as done:
-                    results[number] = done.value
-                    return
-                except CasError as error:
-                    results[number] = error
-                    return
+            while (operation := resumed(task, answer, partial(results.__setitem__, number))) is not None:
                 try:
                     self._connection.send({"operation": operation.name, "arguments": operation.arguments})
                 except TransferError as error:

@@ -9,6 +9,7 @@ import struct
 from collections import deque
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from paramiko import Channel, Message, SSHException
@@ -16,7 +17,7 @@ from paramiko import sftp as wire
 
 from cas.errors import CasError, TransferError
 from cas.transports import causes
-from cas.transports.files import T, Task
+from cas.transports.files import T, Task, resumed
 
 VERSION = 3
 OK = 0
@@ -77,15 +78,7 @@ class SftpChannel:
         waiting: dict[int, tuple[int, Task[T]]] = {}
 
         def advance(index: int, task: Task[T], answer: Message | Refused | CasError | None) -> None:
-            while True:
-                try:
-                    request = task.throw(answer) if isinstance(answer, Exception) else task.send(answer)
-                except StopIteration as done:
-                    results[index] = done.value
-                    return
-                except CasError as error:
-                    results[index] = error
-                    return
+            while (request := resumed(task, answer, partial(results.__setitem__, index))) is not None:
                 number = self._sent(request)
                 if self._broken is None:
                     waiting[number] = (index, task)

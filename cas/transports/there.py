@@ -11,7 +11,6 @@ import os
 import select
 import sys
 import time
-from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,7 @@ class Line:
     """Orders in, answers out."""
 
     def __init__(self) -> None:
-        self._rest = bytearray()
-        self._orders: deque[bytes] = deque()
+        self._orders = wire.Lines()
         self._answers: list[bytes] = []
         self._said = time.monotonic()
 
@@ -45,13 +43,8 @@ class Line:
             content = os.read(0, 1 << 20)
             if not content:
                 return None
-            *lines, rest = content.split(b"\n")
-            if lines:
-                lines[0] = bytes(self._rest) + lines[0]
-                self._rest.clear()
-                self._orders.extend(lines)
-            self._rest += rest
-        return wire.fields(self._orders.popleft())
+            self._orders.take(content)
+        return self._orders.next()
 
     def say(self, answer: wire.Fields) -> None:
         """Answer, no later than at the next wait."""

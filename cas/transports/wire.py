@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,33 @@ from cas.transports.transport import Claim, ClaimState, Envelope
 LONGEST_LINE = 64 << 20
 LONGEST_TEXT = 2000
 Fields = Mapping[str, Any]
+
+
+class Lines:
+    """What comes over the wire, taken in pieces of any size, as whole lines; `longest` bounds what is kept of one."""
+
+    def __init__(self, longest: float = float("inf")) -> None:
+        self._longest = longest
+        self._rest = bytearray()
+        self._whole: deque[bytes] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._whole)
+
+    def take(self, content: bytes) -> None:
+        """Raises ValueError where a line has no end."""
+        *lines, rest = content.split(b"\n")
+        if lines:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest.clear()
+            self._whole.extend(lines)
+        self._rest += rest
+        if len(self._rest) > self._longest:
+            raise ValueError("too long a line")
+
+    def next(self) -> Fields:
+        """The object of the next line, of which there has to be one; raises ValueError for anything else."""
+        return fields(self._whole.popleft())
 
 
 def line(fields: Fields) -> bytes:
