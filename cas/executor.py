@@ -64,13 +64,11 @@ def _set_out(plan: Plan, known: Mapping[str, Entry], world: World, content: Cont
             yield begun(delivery, known[delivery.identity])
             continue
         key = delivery.sign.key if delivery.sign else None
-        signature = made[delivery.message.digest, key] if key else None
-        error = signature if isinstance(signature, CasError) else None
+        result = made[delivery.message.digest, key] if key else None
+        signature, error = (None, result) if isinstance(result, CasError) else (result, None)
         yield parcel(
             delivery,
-            _envelope(
-                delivery, plan, content(delivery.message.digest), None if isinstance(signature, CasError) else signature
-            ),
+            _envelope(delivery, plan, content(delivery.message.digest), signature),
             # A clock that went back gives a name before one that was given already.
             after=world.ledger.latest(delivery.sender, delivery.destination.address, delivery.message.conversation),
             error=error,
