@@ -258,6 +258,7 @@ def main(arguments: Sequence[str]) -> None:
     folder = Path(tempfile.mkdtemp(prefix="cas-bench-"))
     number = iter(range(1_000_000))
     kept = json.loads(page.COUNTS.read_text(encoding="utf-8")) if chosen.only and page.COUNTS.exists() else {}
+    around = surroundings()
     results: dict[str, Measured] = kept.get("scenarios", {})
 
     def keep(name: str, found: Measured) -> None:
@@ -265,7 +266,7 @@ def main(arguments: Sequence[str]) -> None:
         results[name] = found
         say(f"{name}: {found}")
         if not chosen.quick:
-            page.write({"surroundings": surroundings(), "scenarios": results})
+            page.write({"surroundings": around, "scenarios": results})
 
     try:
         with scene(folder) as at:
