@@ -29,6 +29,7 @@ class Delay(threading.Thread):
         await server.serve_forever()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(2 * self._one_way)  # the handshake, which this machine has answered by itself already
         to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._target)
         for end in (writer, to_writer):
             end.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

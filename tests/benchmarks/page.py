@@ -25,9 +25,9 @@ NAMES = {
 }
 HEAD = """# Performance
 
-cas beside its peers: the same messages, key, sshd and hosts, all in one run, each way from the start of its process to
-the end, signatures included. `./do bench` measures it and writes this page. Why it is as it is, and what was tried, is
-in [the explanation](../explanation/performance.md).
+cas beside its peers: the same messages, key, sshd and hosts, each table in one run, each way from the start of its
+process to the end, signatures included. `./do bench` measures it and writes this page. Why it is as it is, and what was
+tried, is in [the explanation](../explanation/performance.md).
 
 The peers do less: none of them claims, syncs to disk, keeps a ledger, looks for HALT, or can be run again without harm;
 where whole folders are copied, a message may be seen before its signature. All but the first sign with four gpg
