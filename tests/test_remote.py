@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,10 @@ from test_transports import NAME, Way, destination
 from cas.errors import CasError, HaltError, TransferError
 from cas.loopback import SFTP_SERVERS, loopback_peer
 from cas.names import digest, identity, later
-from cas.transports import FEW, attempted, opened, wire
+from cas.transports import FEW, attempted, opened, ssh, wire
 from cas.transports.attempt import WINDOW, Progress
 from cas.transports.remote import RemoteTransport
+from cas.transports.sftp import SftpFiles
 from cas.transports.transport import Claim, ClaimState, Envelope, Transport
 
 Cas = Callable[..., Run]
@@ -90,6 +91,9 @@ class Account:
     ) -> AbstractContextManager[Transport]:
         where = replace(self.way.destination, transport=transport)
         return opened(where, timeout, deliveries, home=self.way.home, user="nobody")
+
+    def session(self) -> ssh.Session:
+        return ssh.connected(self.way.destination, home=self.way.home, user="nobody", timeout=20)
 
     def python3(self, text: str) -> None:
         """From the next login on, this is `python3` there."""
@@ -300,6 +304,18 @@ def test_auto_with_neither_is_an_error_for_good_with_a_hint(account: Accounts, c
     assert run.code == 3
     assert "trying again" not in run.err
     assert "hint" in run.err
+
+
+def test_an_sftp_server_that_has_ended_before_the_first_word_to_it_is_none(account: Accounts):
+    with account(sftp="exit 1") as there, closing(there.session()) as session:
+        channel = session.channel("SFTP", lambda channel: channel.invoke_subsystem("sftp"))
+        until = time.monotonic() + 10
+        while not channel.closed and time.monotonic() < until:
+            time.sleep(0.01)
+
+        error = failure(lambda: SftpFiles(channel, session.where))
+
+    assert (error.code, error.permanent) == ("not-offered", True)
 
 
 @pytest.mark.parametrize("transport", ["python", "auto"])

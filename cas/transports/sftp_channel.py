@@ -64,9 +64,10 @@ class SftpChannel:
         self._broken: TransferError | None = None
         try:
             self.extensions = self._greeted()
-        except EOFError as error:
-            raise causes.refused(channel, where, "SFTP", error) from error
         except BREAKS as error:
+            # Whoever speaks to a channel that has ended is told so by an OSError, who listens by an EOFError.
+            if isinstance(error, EOFError) or (isinstance(error, OSError) and channel.closed):
+                raise causes.refused(channel, where, "SFTP", error) from error
             raise causes.lost(where, error) from error
 
     def close(self) -> None:
