@@ -13,15 +13,18 @@ from cas.errors import CasError, ExitCode, HaltError, TransferError
 from cas.events import Attempt, AttemptFailed, DeliveryFinished, DeliveryStarted, Event, FilePublished, Notice, Outcome
 from cas.intents import go_on, intent
 from cas.inventory import Destination
-from cas.ledger import Ledger
+from cas.ledger import Entry, Ledger
 from cas.names import signature_name, timestamp
-from cas.parcel import Parcel
+from cas.parcel import Parcel, parts
+from cas.signatures import Content
 from cas.transports import attempted
 from cas.transports.attempt import Progress, Stop, lanes_of
 from cas.transports.transport import Transport
 
 LOOK_EVERY = 1
 """Seconds between two looks for HALT while waiting."""
+MOST_BYTES = 8 << 20
+"""Of messages, in one attempt at a part of a batch: what is under way is held in memory, here and there."""
 
 Connect = Callable[[Destination, int, int], AbstractContextManager[Transport]]
 """Opens the way to a destination, given the seconds that bound each wait, and how many deliveries; TransferError."""
@@ -52,11 +55,15 @@ class World:
 
 
 class Batch:
-    """Deliveries to one host. `run` may be called once; `emit` is told each event as it happens."""
+    """Deliveries to one host. `run` may be called once; `emit` is told each event as it happens.
 
-    def __init__(self, items: Sequence[Parcel], world: World, emit: Callable[[Event], None]) -> None:
+    `content` is asked for the bytes of what is new here, once, when its intent is written.
+    """
+
+    def __init__(self, items: Sequence[Parcel], world: World, content: Content, emit: Callable[[Event], None]) -> None:
         self._items = items
         self._world = world
+        self._content = content
         self._emit = emit
         self._attempts: dict[str, list[Attempt]] = {item.delivery.identity: [] for item in items}
         self._ids = {item.delivery.identity: item.delivery.id for item in items}
@@ -92,21 +99,32 @@ class Batch:
         """Have each delivery in the ledger before anything moves; what stands there of an earlier run is what goes."""
         moving = [item for item in self._items if not item.done and item.error is None]
         try:
-            known = self._world.ledger.intend(
-                intent(item, self._world.run, self._world.root, timestamp(self._world.now())) for item in moving
-            )
+            known = self._world.ledger.intend(self._intents(moving))
         except CasError as error:
             self._fail(error)
             return
-        for item in moving:
+        for item in (item for item in moving if item.error is None):
             if entry := known.get(item.delivery.identity):
                 go_on(item, entry)
             self._begun.add(item.delivery.identity)
+
+    def _intents(self, moving: Iterable[Parcel]) -> Iterator[Entry]:
+        """One by one: nobody holds the bytes of all. What is no longer there as it was planned has its error."""
+        now = timestamp(self._world.now())
+        for item in moving:
+            try:
+                message = None if item.resumed else self._content(item.delivery.message.digest)
+            except CasError as error:
+                item.error = error
+            else:
+                yield intent(item, message, self._world.run, self._world.root, now)
 
     def _try(self) -> None:
         if error := self._world.stop() or _too_late(self._world.remaining()):
             self._fail(error)
             return
+        for item in self._items:
+            item.error = None
         items = [item for item in self._items if item.done or item.delivery.identity in self._open]
         world, destination = self._world, items[0].delivery.destination
         timeout = max(1, int(min(world.remaining(), max(item.delivery.retry.timeout for item in items))))
@@ -118,7 +136,8 @@ class Batch:
                 world.connect(destination, timeout, len(self._open)) as transport,
                 _cut_off(transport, world.remaining()),
             ):
-                attempted(items, transport, world.stop, self._published, require_durable=world.require_durable)
+                for part in parts(items, MOST_BYTES):
+                    attempted(part, transport, world.stop, self._published, require_durable=world.require_durable)
                 self._durable = transport.durable
         except CasError as error:
             self._fail(error)
@@ -195,7 +214,7 @@ class Batch:
         match error:
             case HaltError():
                 outcome, code = Outcome.UNKNOWN if item.asked else Outcome.HALTED, ExitCode.HALT
-            case TransferError() if item.asked:
+            case _ if item.asked:
                 outcome, code = Outcome.UNKNOWN, ExitCode.ERROR if local else ExitCode.DELIVERY
             case TransferError():
                 outcome, code = Outcome.FAILED, ExitCode.ERROR if local else ExitCode.DELIVERY

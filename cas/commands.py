@@ -99,7 +99,7 @@ def _deliver(command: str, ready: preparation.Ready, limits: Limits, around: Sur
 
     digest, sign = str(fields(ready.plan)["digest"]), _signer(around).sign
     with world(ready.policy, ready.root, limits, around) as given:
-        events = execute(ready.plan, digest, given, content=ready.contents.__getitem__, sign=sign)
+        events = execute(ready.plan, digest, given, content=ready.contents, sign=sign)
         return carried_out(command, events, ready.plan.deliveries, ready.root, around, console, ready.warnings)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from queue import SimpleQueue
 from threading import Thread
 
@@ -15,7 +16,7 @@ from cas.batch import Batch, World
 from cas.errors import CasError, ExitCode
 from cas.events import DeliveryFinished, Event, RunFinished, RunStarted, exit_code
 from cas.intents import begun, intent
-from cas.ledger import Entry
+from cas.ledger import Entry, Ledger
 from cas.names import timestamp
 from cas.parcel import Parcel, parcel
 from cas.plan import Delivery, Plan
@@ -28,18 +29,19 @@ def execute(plan: Plan, digest: str, world: World, *, content: Content, sign: Si
     known = world.ledger.find(delivery.identity for delivery in plan.deliveries)
     items = list(_set_out(plan, known, world, content, sign))
     _refuse_conflicts(items, world)
-    return _run(items, digest, world)
+    return _run(items, digest, world, content)
 
 
 def finish(deliveries: Sequence[Delivery], known: Mapping[str, Entry], world: World) -> Iterator[Event]:
     """Carry on with what the ledger holds, each as it was begun."""
-    return _run([begun(delivery, known[delivery.identity]) for delivery in deliveries], None, world)
+    items = [begun(delivery, known[delivery.identity], world.ledger) for delivery in deliveries]
+    return _run(items, None, world, _nothing)
 
 
-def _run(items: Sequence[Parcel], plan: str | None, world: World) -> Iterator[Event]:
+def _run(items: Sequence[Parcel], plan: str | None, world: World, content: Content) -> Iterator[Event]:
     yield RunStarted(time=world.now(), plan=plan, deliveries=len(items))
     finished: list[DeliveryFinished] = []
-    for event in _batches(items, world):
+    for event in _batches(items, world, content):
         if isinstance(event, DeliveryFinished):
             finished.append(event)
         yield event
@@ -61,24 +63,28 @@ def _set_out(plan: Plan, known: Mapping[str, Entry], world: World, content: Cont
     loading.join()
     for delivery in plan.deliveries:
         if delivery.identity in known:
-            yield begun(delivery, known[delivery.identity])
+            yield begun(delivery, known[delivery.identity], world.ledger)
             continue
         key = delivery.sign.key if delivery.sign else None
         result = made[delivery.message.digest, key] if key else None
         signature, error = (None, result) if isinstance(result, CasError) else (result, None)
         yield parcel(
             delivery,
-            _envelope(delivery, plan, content(delivery.message.digest), signature),
+            _envelope(delivery, plan, world.ledger, signature),
             # A clock that went back gives a name before one that was given already.
             after=world.ledger.latest(delivery.sender, delivery.destination.address, delivery.message.conversation),
             error=error,
         )
 
 
+def _nothing(digest: str) -> bytes:
+    raise KeyError(digest)  # what the ledger holds is never read from anywhere else
+
+
 def _refuse_conflicts(items: Sequence[Parcel], world: World) -> None:
     """Another message was sent in the same place of the same conversation: it cannot be taken back, nor doubled."""
     new = [item for item in items if item.delivery.repeatable and not item.resumed and item.error is None]
-    others = world.ledger.others(intent(item, world.run, world.root, timestamp(world.now())) for item in new)
+    others = world.ledger.others(intent(item, None, world.run, world.root, timestamp(world.now())) for item in new)
     for item in new:
         if other := others.get(item.delivery.identity):
             message = item.delivery.message
@@ -90,7 +96,7 @@ def _refuse_conflicts(items: Sequence[Parcel], world: World) -> None:
             )
 
 
-def _envelope(delivery: Delivery, plan: Plan, message: bytes, signature: bytes | None) -> Envelope:
+def _envelope(delivery: Delivery, plan: Plan, ledger: Ledger, signature: bytes | None) -> Envelope:
     return Envelope(
         identity=delivery.identity,
         inbox=delivery.destination.inbox,
@@ -98,12 +104,12 @@ def _envelope(delivery: Delivery, plan: Plan, message: bytes, signature: bytes |
         sender=delivery.sender,
         digest=delivery.message.digest,
         time=timestamp(plan.clock),
-        message=message,
+        content=partial(ledger.message, delivery.identity),
         signature=signature,
     )
 
 
-def _batches(items: Sequence[Parcel], world: World) -> Iterator[Event]:
+def _batches(items: Sequence[Parcel], world: World, content: Content) -> Iterator[Event]:
     """Run one batch a host, side by side, and yield their events as they come."""
     happened: SimpleQueue[Event | BaseException | None] = SimpleQueue()
 
@@ -121,7 +127,7 @@ def _batches(items: Sequence[Parcel], world: World) -> Iterator[Event]:
     # A thread for each: how many of them deliver at once, the world says, and those in a back-off hold up nobody.
     with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
         for host in hosts.values():
-            pool.submit(work, Batch(host, world, happened.put))
+            pool.submit(work, Batch(host, world, content, happened.put))
         left = len(hosts)
         while left:
             match happened.get():

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from cas.inventory import Destination
-from cas.ledger import OPEN, WITHDRAWN, Entry
+from cas.ledger import OPEN, WITHDRAWN, Entry, Ledger
 from cas.manifest import Retry, Sign
 from cas.names import canonical_name, identity, later, signature_name, timestamp
 from cas.parcel import Parcel, parcel
@@ -19,26 +20,26 @@ LEDGER = "ledger"
 STDIN = "-"
 
 
-def intent(item: Parcel, run: str, root: Path, now: str) -> Entry:
+def intent(item: Parcel, message: bytes | None, run: str, root: Path, now: str) -> Entry:
     """The entry that is written before a delivery moves; `root` is what message paths are relative to."""
-    delivery, envelope, message = item.delivery, item.envelope, item.delivery.message
+    delivery, envelope, planned = item.delivery, item.envelope, item.delivery.message
     return Entry(
         identity=delivery.identity,
         id=delivery.id,
         run=run,
         sender=delivery.sender,
         destination=delivery.destination.address,
-        conversation=message.conversation,
-        sequence=message.sequence,
-        type=message.type,
-        digest=message.digest,
-        size=message.bytes,
-        source=_told(message.source if message.source == STDIN else str(root / message.source)),
+        conversation=planned.conversation,
+        sequence=planned.sequence,
+        type=planned.type,
+        digest=planned.digest,
+        size=planned.bytes,
+        source=_told(planned.source if planned.source == STDIN else str(root / planned.source)),
         time=envelope.time,
         name=envelope.name,
         signed=envelope.signature is not None,
         signature=envelope.signature,
-        message=envelope.message,
+        message=message,
         retry=json.dumps(asdict(delivery.retry), sort_keys=True),
         repeatable=delivery.repeatable,
         state=OPEN,
@@ -54,7 +55,7 @@ def _told(path: str) -> str:
 
 
 def go_on(item: Parcel, entry: Entry) -> None:
-    """Take name, bytes and signature from the ledger: they were fixed when this delivery was first begun."""
+    """Take name and signature from the ledger: they were fixed, with the bytes, when this delivery was first begun."""
     if entry.state == WITHDRAWN:
         item.error = given_up()
     item.done = entry.done
@@ -63,12 +64,11 @@ def go_on(item: Parcel, entry: Entry) -> None:
         item.envelope,
         name=entry.name,
         time=entry.time,
-        message=entry.message or b"",
         signature=(entry.signature or b"") if entry.signed else None,
     )
 
 
-def begun(delivery: Delivery, entry: Entry) -> Parcel:
+def begun(delivery: Delivery, entry: Entry, ledger: Ledger) -> Parcel:
     """A delivery that the ledger knows already."""
     item = parcel(
         delivery,
@@ -79,7 +79,7 @@ def begun(delivery: Delivery, entry: Entry) -> Parcel:
             sender=entry.sender,
             digest=entry.digest,
             time=entry.time,
-            message=b"",
+            content=partial(ledger.message, entry.identity),
             signature=None,
         ),
         resumed=True,

@@ -68,6 +68,8 @@ class LedgerError(CasError):
 class Entry:
     """One delivery as the ledger holds it. `message` and `signature` are there until it is delivered.
 
+    What is read from the ledger comes without its message.
+
     `repeatable`: its identity follows from what it says (a manifest's), so that another message in its place would be a
     conflict; not so for `cas send`, where each call is a new delivery. `state` is `open`, an outcome's value, or
     `withdrawn` for what a person gave up.
@@ -108,6 +110,8 @@ class Entry:
 
 
 COLUMNS = tuple(Entry.__dataclass_fields__)
+READ = ", ".join("NULL AS message" if column == "message" else column for column in COLUMNS)
+"""An entry without its message, of which a batch may hold a gigabyte: `Ledger.message` has it."""
 
 
 class Ledger:
@@ -137,7 +141,7 @@ class Ledger:
             for start in range(0, len(wanted), MOST_PARAMETERS):
                 part = wanted[start : start + MOST_PARAMETERS]
                 marks = ", ".join("?" * len(part))
-                rows = self._database.execute(f"SELECT * FROM deliveries WHERE identity IN ({marks})", part)  # noqa: S608
+                rows = self._database.execute(f"SELECT {READ} FROM deliveries WHERE identity IN ({marks})", part)  # noqa: S608
                 found |= {row["identity"]: _entry(row) for row in rows}
         return found
 
@@ -145,7 +149,7 @@ class Ledger:
         """For each of these identities, another message that took its place: same lane and SEQUENCE, other bytes."""
         place = ("sender", "destination", "conversation", "sequence")
         where = " AND ".join(f"{column} = ?" for column in place)
-        query = f"SELECT * FROM deliveries WHERE {where} AND digest != ? AND repeatable LIMIT 1"  # noqa: S608
+        query = f"SELECT {READ} FROM deliveries WHERE {where} AND digest != ? AND repeatable LIMIT 1"  # noqa: S608
         found = {}
         with self._told():
             for entry in entries:
@@ -153,6 +157,17 @@ class Ledger:
                 if row := self._database.execute(query, values).fetchone():
                     found[entry.identity] = _entry(row)
         return found
+
+    def message(self, identity: str) -> bytes:
+        """The bytes of a delivery that is not done."""
+        with self._told():
+            row = self._database.execute("SELECT message FROM deliveries WHERE identity = ?", (identity,)).fetchone()
+        if row is None or row["message"] is None:
+            raise LedgerError(
+                f"the ledger `{self._path}` has no message for {identity}", code="ledger", hint="send it anew"
+            )
+        content: bytes = row["message"]
+        return content
 
     def latest(self, sender: str, destination: str, conversation: str) -> str:
         """The latest name in a lane, "" where there is none: of one sender and conversation, names sort by time."""
@@ -197,8 +212,9 @@ class Ledger:
                     )
 
     def replace(self, given_up: str, entry: Entry, now: str) -> None:
-        """Close what a person gave up, and begin `entry` in its place."""
+        """Close what a person gave up, and begin `entry` in its place, with the message of the former."""
         marks = ", ".join("?" * len(COLUMNS))
+        content = self.message(given_up)
         with self._transaction():
             self._database.execute(
                 "UPDATE deliveries SET state = ?, updated = ?, message = NULL, signature = NULL WHERE identity = ?",
@@ -206,14 +222,15 @@ class Ledger:
             )
             self._database.execute(
                 f"INSERT INTO deliveries ({', '.join(COLUMNS)}) VALUES ({marks})",  # noqa: S608
-                [getattr(entry, column) for column in COLUMNS],
+                [content if column == "message" else getattr(entry, column) for column in COLUMNS],
             )
 
     def entries(self) -> list[Entry]:
         """All entries, in the order in which they were made, lanes by SEQUENCE."""
         with self._told():
             rows = self._database.execute(
-                "SELECT * FROM deliveries ORDER BY time, destination, conversation, sequence, id"
+                f"SELECT {READ} FROM deliveries"  # noqa: S608
+                " ORDER BY time, destination, conversation, sequence, id"
             )
             return [_entry(row) for row in rows]
 

@@ -7,14 +7,14 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cas import inventory as inventories
 from cas.diagnostics import Diagnostic, InvalidInput, Place
-from cas.errors import ExitCode, UsageError
+from cas.errors import CasError, ExitCode, UsageError
 from cas.inventory import Inventory
 from cas.manifest import Manifest
 from cas.message import Message
@@ -37,11 +37,31 @@ class Loaded:
     inputs: tuple[Input, ...]
     root: Path
     diagnostics: tuple[Diagnostic, ...]
+    contents: Contents
 
-    @property
-    def contents(self) -> dict[str, bytes]:
-        """The bytes of each message, by digest."""
-        return {message.digest: message.content for source in self.sources for message in source.messages.values()}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """The bytes of messages by digest: held, or read again from their files. Raises CasError where they have changed.
+
+    `limit`: how many bytes a file may have.
+    """
+
+    files: Mapping[str, Path] = field(default_factory=dict)
+    held: Mapping[str, bytes] = field(default_factory=dict)
+    limit: int = 0
+
+    def __call__(self, wanted: str) -> bytes:
+        if wanted in self.held:
+            return self.held[wanted]
+        path = self.files[wanted]
+        try:
+            content = read(path, self.limit)
+        except InvalidInput as error:
+            raise _changed(path) from error
+        if digest(content) != wanted:
+            raise _changed(path)
+        return content
 
 
 def load_inventory(folder: Path) -> tuple[Inventory, tuple[Diagnostic, ...]]:
@@ -59,6 +79,7 @@ def load(paths: Sequence[Path], *, projects: Path, max_bytes: int) -> Loaded:
     root = Path(os.path.commonpath([_absolute(file).parent for file in files])) if files else Path()
     schema = load_schema("manifest") if files else {}
     sources, inputs = [], []
+    places: dict[str, Path] = {}
     for file in files:
         try:
             content = read(file, LARGEST_MANIFEST)
@@ -69,10 +90,17 @@ def load(paths: Sequence[Path], *, projects: Path, max_bytes: int) -> Loaded:
             found += error.diagnostics
             continue
         messages = _messages(manifest, file.parent, max_bytes, found)
+        places |= {message.digest: file.parent / path for path, message in messages.items()}
         inputs += [_input(file.parent / path, root, message.digest, message.size) for path, message in messages.items()]
         sources.append(Source(manifest=manifest, sender=sender, messages=messages))
     unique = {item.path: item for item in inputs}
-    return Loaded(sources=tuple(sources), inputs=tuple(unique.values()), root=root, diagnostics=tuple(found))
+    return Loaded(
+        sources=tuple(sources),
+        inputs=tuple(unique.values()),
+        root=root,
+        diagnostics=tuple(found),
+        contents=Contents(files=places, limit=max_bytes),
+    )
 
 
 def load_schema(name: str) -> Mapping[str, Any]:
@@ -238,6 +266,14 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror.lower()}"
     return f"cannot be read: {error}"
+
+
+def _changed(path: Path) -> CasError:
+    return CasError(
+        f"`{path}` is no longer what it was when this was planned",
+        code="changed",
+        hint="see that it is what you want to send, then run cas again",
+    )
 
 
 def _unreadable(

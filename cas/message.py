@@ -1,6 +1,6 @@
 """Messages: their bytes into what the frontmatter says, or into all that is wrong with it; and frontmatter. Pure.
 
-The bytes of a message are never changed; a parsed message holds them as they are.
+The bytes of a message are never changed, and not kept: its digest stands for them.
 """
 
 from __future__ import annotations
@@ -28,20 +28,15 @@ MOST_COMPARED = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A sound message: its bytes, their digest, and its frontmatter's required values."""
+    """A sound message: the digest and the number of its bytes, and its frontmatter's required values."""
 
-    content: bytes
     digest: str
+    size: int
     conversation: str
     type: str
     sequence: int
     timestamp: str
     protocol_version: str
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return len(self.content)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +67,8 @@ def parse(content: bytes, *, place: Place) -> Message:
     if found := list(_findings(values, text)):
         raise InvalidInput(found)
     return Message(
-        content=content,
         digest=digest(content),
+        size=len(content),
         conversation=values["CONVERSATION_ID"].text,
         type=values["MESSAGE_TYPE"].text,
         sequence=int(values["SEQUENCE"].text),

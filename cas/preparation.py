@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -40,10 +40,10 @@ class SendRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A plan with what delivering it needs: the messages by digest, and what their paths are relative to."""
+    """A plan with what delivering it needs: the messages, and what their paths are relative to."""
 
     plan: Plan
-    contents: Mapping[str, bytes]
+    contents: loader.Contents
     root: Path
     policy: Policy
     warnings: tuple[Diagnostic, ...]
@@ -97,13 +97,17 @@ def _ready(
 def _loaded_send(request: SendRequest, inventory: Inventory, around: Surroundings) -> loader.Loaded:
     place = Place(file="<stdin>" if request.message == STDIN else request.message)
     messages: dict[str, Message] = {}
+    held: dict[str, bytes] = {}
     found: tuple[Diagnostic, ...] = ()
     try:
-        messages[request.message] = parse_message(_content(request.message, inventory), place=place)
+        content = _content(request.message, inventory)
+        message = parse_message(content, place=place)
+        messages[request.message], held[message.digest] = message, content
     except InvalidInput as error:
         found = error.diagnostics
     source = Source(manifest=_manifest_of(request), sender=_sender(request, around), messages=messages)
-    return loader.Loaded(sources=(source,), inputs=(), root=around.folder, diagnostics=found)
+    contents = loader.Contents(held=held)
+    return loader.Loaded(sources=(source,), inputs=(), root=around.folder, diagnostics=found, contents=contents)
 
 
 def _manifest_of(request: SendRequest) -> Manifest:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from support import Home
 
-from cas.batch import Batch, World
+from cas.batch import MOST_BYTES, Batch, World
 from cas.errors import ExitCode, HaltError, TransferError
-from cas.events import AttemptFailed, DeliveryFinished, Event, Outcome
+from cas.events import AttemptFailed, DeliveryFinished, Event, FilePublished, Outcome
 from cas.inventory import Destination
 from cas.ledger import Ledger
 from cas.manifest import Retry
@@ -73,7 +73,8 @@ class Bench:
             run="run",
             root=self.home.path,
         )
-        Batch(items, world, self.events.append).run()
+        contents = {item.delivery.message.digest: item.envelope.content() for item in items}
+        Batch(items, world, contents.__getitem__, self.events.append).run()
         ledger.close()
         return [event for event in self.events if isinstance(event, DeliveryFinished)]
 
@@ -129,7 +130,7 @@ def item(
         sender="builder",
         digest=digest(content),
         time="2026-11-23T01:31:33Z",
-        message=content,
+        content=lambda: content,
         signature=None,
     )
     return parcel(delivery, envelope)
@@ -307,3 +308,18 @@ def test_without_a_ledger_nothing_is_said_to_be_delivered(home: Home, monkeypatc
 
     assert finished.outcome is Outcome.UNKNOWN
     assert "ledger" in (finished.reason or "")
+
+
+def test_a_batch_of_more_bytes_than_are_held_at_once_goes_in_parts_and_arrives_whole(home: Home):
+    largest = MOST_BYTES // 2 + 1
+    bench = Bench(home)
+    items = [item(number) for number in (1, 2, 3)]
+    for one in items:
+        one.delivery = replace(one.delivery, message=replace(one.delivery.message, bytes=largest))
+
+    finished = bench.run(*items)
+
+    assert [one.outcome for one in finished] == [Outcome.DELIVERED] * 3
+    published = [event.file for event in bench.events if isinstance(event, FilePublished)]
+    assert published == sorted(published)
+    assert len(published) == 3

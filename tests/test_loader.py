@@ -15,7 +15,7 @@ from support import Home
 
 from cas import loader
 from cas.diagnostics import InvalidInput, Place
-from cas.errors import ExitCode, UsageError
+from cas.errors import CasError, ExitCode, UsageError
 from cas.inventory import EMPTY
 
 SEND = "  - {id: hello, destination: local.docs, message: hello.org}\n"
@@ -161,9 +161,30 @@ def test_a_manifest_comes_with_its_messages_and_its_sender(home: Home, message: 
     found = loaded(home, manifest("m.yaml"))
 
     (source,) = found.sources
-    assert (source.sender, source.messages["hello.org"].content) == ("builder", content)
-    assert found.contents == {f"sha256:{hashlib.sha256(content).hexdigest()}": content}
+    wanted = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    assert (source.sender, source.messages["hello.org"].digest) == ("builder", wanted)
+    assert found.contents(wanted) == content
     assert found.diagnostics == ()
+
+
+@pytest.mark.parametrize("change", ["other bytes", "longer than allowed", "gone", "a folder"])
+def test_a_message_that_changed_after_it_was_planned_is_refused(home: Home, message: Callable[..., Path], change: str):
+    path = message("hello.org")
+    found = loaded(home, manifest("m.yaml"))
+    (wanted,) = (one.digest for one in found.sources[0].messages.values())
+    if change == "other bytes":
+        path.write_bytes(path.read_bytes() + b".")
+    elif change == "longer than allowed":
+        path.write_bytes(path.read_bytes() + bytes(2 << 20))
+    else:
+        path.unlink()
+    if change == "a folder":
+        path.mkdir()
+
+    with pytest.raises(CasError, match="no longer what it was when this was planned") as refused:
+        found.contents(wanted)
+
+    assert refused.value.code == "changed"
 
 
 def test_nothing_to_load_is_nothing(home: Home):

@@ -312,7 +312,7 @@ def test_a_disk_that_is_full_leaves_nothing_and_says_so(tmp_path: Path):
         transport = Transport(LocalFiles(Path(sys.argv[1])))
         transport.run([transport.prepare("~/inbox")])
         fields = dict(identity="a" * 32, inbox="~/inbox", name="n", sender="s", digest="d", time="t", signature=b"s")
-        (error,) = transport.stage([Envelope(message=b"x" * (3 << 20), **fields)])
+        (error,) = transport.stage([Envelope(content=lambda: b"x" * (3 << 20), **fields)])
         left = os.listdir(sys.argv[1] + "/inbox/.tmp.cas")
         print(type(error).__name__, error.permanent, str(error).partition(":")[0], left)
     """

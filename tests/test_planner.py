@@ -33,11 +33,15 @@ inbox_path = "~/src/builder/inbox"
 """
 
 
+def content_of(conversation: str = "greeting", sequence: int = 1, body: str = "* Hello\n") -> bytes:
+    return f"{conversation} {sequence} {body}".encode()
+
+
 def message(conversation: str = "greeting", sequence: int = 1, body: str = "* Hello\n") -> Message:
-    content = f"{conversation} {sequence} {body}".encode()
+    content = content_of(conversation, sequence, body)
     return Message(
-        content=content,
         digest=digest(content),
+        size=len(content),
         conversation=conversation,
         type="request",
         sequence=sequence,
@@ -174,7 +178,7 @@ def test_a_delivery_says_what_goes_without_its_text():
     made = planned(source([send("hello", "laptop.docs", path="out/hello.org")], [text]))
 
     what = made.deliveries[0].message
-    assert (what.source, what.digest, what.bytes) == ("out/hello.org", digest(text.content), len(text.content))
+    assert (what.source, what.digest, what.bytes) == ("out/hello.org", text.digest, text.size)
     assert (what.conversation, what.type, what.sequence) == ("rel-1", "request", 7)
 
 
@@ -459,7 +463,7 @@ def test_an_identity_is_what_the_formats_say():
     text = message("rel-1.4.0", 3)
     made = planned(source([send("a", "laptop.docs")], [text], sender="builder"))
 
-    body = f"sha256:{hashlib.sha256(text.content).hexdigest()}"
+    body = f"sha256:{hashlib.sha256(content_of('rel-1.4.0', 3)).hexdigest()}"
     assert made.deliveries[0].identity == expected_identity("builder", "laptop.docs", "rel-1.4.0", "3", body)
 
 
@@ -468,7 +472,7 @@ def test_an_identity_on_this_machine_is_that_of_local_whatever_name_was_written(
     text = message()
     made = planned(source([send("a", written)], [text]), hostname="here")
 
-    body = f"sha256:{hashlib.sha256(text.content).hexdigest()}"
+    body = f"sha256:{hashlib.sha256(content_of()).hexdigest()}"
     assert made.deliveries[0].identity == expected_identity("builder", "local.docs", "greeting", "1", body)
 
 
@@ -490,7 +494,7 @@ def test_a_random_word_is_a_line_more_in_the_identity():
     text = message()
     made = planned(source([send("a", "laptop.docs")], [text]), word="0f0f")
 
-    body = f"sha256:{hashlib.sha256(text.content).hexdigest()}"
+    body = f"sha256:{hashlib.sha256(content_of()).hexdigest()}"
     assert made.deliveries[0].identity == expected_identity("builder", "laptop.docs", "greeting", "1", body, "0f0f")
 
 

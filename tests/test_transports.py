@@ -85,7 +85,7 @@ class Inbox:
                 sender="builder",
                 digest=digest(message),
                 time="2026-11-23T01:31:33Z",
-                message=message,
+                content=lambda: message,
                 signature=b"a signature",
             ),
             **changes,

@@ -296,8 +296,8 @@ class RemoteTransport(Transport):
             durable = wire.truth(found["durable"])
             _settle(missing, found["stand"], halted=leave.stopped)
             self._remote.durable = durable
-        except (TransferError, ValueError, KeyError, TypeError) as error:
-            _lose(missing.values(), error if isinstance(error, TransferError) else self._connection.strange(), leave)
+        except (CasError, ValueError, KeyError, TypeError) as error:
+            _lose(missing.values(), error if isinstance(error, CasError) else self._connection.strange(), leave)
 
 
 def _orders(batch: Sequence[Progress]) -> Iterator[wire.Fields]:
@@ -370,7 +370,7 @@ def _settle(missing: Mapping[str, Progress], found: Sequence[Mapping[str, Any]],
             raise ValueError("neither done nor an error")
 
 
-def _lose(items: Iterable[Progress], error: TransferError, leave: _Leave) -> None:
+def _lose(items: Iterable[Progress], error: CasError, leave: _Leave) -> None:
     """What nobody has seen published may be so all the same, once there was leave."""
     for item in items:
         item.tried = True

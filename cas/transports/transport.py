@@ -24,7 +24,10 @@ MESSAGE, SIGNATURE, RECORD, WITHDRAWN = "message", "signature", "record", "withd
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Envelope:
-    """One message on its way to one inbox: all that the other side gets. `signature` is None for an unsigned send."""
+    """One message on its way to one inbox: all that the other side gets. `signature` is None for an unsigned send.
+
+    `content` gives the message's bytes whenever they are wanted, and raises CasError: nobody keeps those of a batch.
+    """
 
     identity: str
     inbox: str
@@ -32,7 +35,7 @@ class Envelope:
     sender: str
     digest: str
     time: str
-    message: bytes
+    content: Callable[[], bytes]
     signature: bytes | None
 
 
@@ -286,10 +289,10 @@ class Transport:
         return folder
 
     async def _staged(self, envelope: Envelope) -> str:
-        folder = staging_folder(envelope)
+        folder, files = staging_folder(envelope), contents(envelope)
         await self.files.make_folder(folder, mode=0o700)
         try:
-            for name, content in contents(envelope).items():
+            for name, content in files.items():
                 await self.files.create(f"{folder}/{name}", content)
         except TransferError as error:
             if await self.files.kind(folder) is None:
@@ -320,7 +323,7 @@ def contents(envelope: Envelope) -> dict[str, bytes]:
         "time": envelope.time,
     }
     signature = {} if envelope.signature is None else {SIGNATURE: envelope.signature}
-    return {RECORD: (json.dumps(record, sort_keys=True) + "\n").encode(), **signature, MESSAGE: envelope.message}
+    return {RECORD: (json.dumps(record, sort_keys=True) + "\n").encode(), **signature, MESSAGE: envelope.content()}
 
 
 def _claim_folder(inbox: str, identity: str) -> str:

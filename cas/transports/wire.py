@@ -120,7 +120,7 @@ def order(item: Progress) -> Fields:
         "sender": envelope.sender,
         "digest": envelope.digest,
         "time": envelope.time,
-        "message": packed(envelope.message),
+        "message": packed(envelope.content()),
         "signature": packed(envelope.signature),
         "lane": item.lane,
         "repeatable": item.repeatable,
@@ -134,8 +134,9 @@ def order(item: Progress) -> Fields:
 def ordered(found: Fields) -> Progress:
     """The delivery of `order`."""
     texts = {key: _text(found[key]) for key in ("identity", "inbox", "name", "sender", "digest", "time")}
+    message = unpacked(found["message"]) or b""
     return Progress(
-        envelope=Envelope(**texts, message=unpacked(found["message"]) or b"", signature=unpacked(found["signature"])),
+        envelope=Envelope(**texts, content=lambda: message, signature=unpacked(found["signature"])),
         lane=_text(found["lane"]),
         repeatable=bool(found["repeatable"]),
         asked=bool(found["asked"]),
