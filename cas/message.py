@@ -1,4 +1,4 @@
-"""Messages: their bytes into what the frontmatter says, or into all that is wrong with it. Pure.
+"""Messages: their bytes into what the frontmatter says, or into all that is wrong with it; and frontmatter. Pure.
 
 The bytes of a message are never changed; a parsed message holds them as they are.
 """
@@ -8,16 +8,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from cas.diagnostics import Diagnostic, InvalidInput, Place, suggestion
 from cas.errors import ExitCode
 from cas.names import NAME_RULE, digest, is_name
 
+KEY = re.compile(r"[A-Z_]+", re.ASCII)
 KEYWORD = re.compile(r"#\+([A-Z_]+):(.*)", re.ASCII | re.DOTALL)
 NEARLY_KEYWORD = re.compile(r"\ufeff?\s*#\+\s*([A-Za-z_]+)\s*:", re.ASCII)
 STRAY = "this line is outside of the frontmatter, or not of the form `#+KEY: value`"
 SEQUENCE = re.compile(r"[0-9]{1,9}", re.ASCII)
 REQUIRED = ("CONVERSATION_ID", "MESSAGE_TYPE", "SEQUENCE", "TIMESTAMP", "PROTOCOL_VERSION")
+PROTOCOL_VERSION = "1.0"
 TYPES = ("request", "progress", "query", "pushback", "complete", "release", "escalate")
 LONGEST_SHOWN = 60
 MOST_COMPARED = 100
@@ -79,6 +82,42 @@ def parse(content: bytes, *, place: Place) -> Message:
     )
 
 
+def frontmatter(
+    *,
+    conversation: str,
+    type: str,  # noqa: A002
+    sequence: int,
+    timestamp: str,
+    protocol_version: str = PROTOCOL_VERSION,
+    extra: Mapping[str, str] = MappingProxyType({}),
+    place: Place,
+) -> str:
+    """The block that opens a message, with the blank line that ends it: the body follows at once, whatever it is.
+
+    What it gives parses back to these values, stripped. `extra` are further keys. Raises InvalidInput with every
+    finding; `place` is where the values were written.
+    """
+    required = (conversation, type, str(sequence), timestamp, protocol_version)
+    values = {key: value.strip() for key, value in (*zip(REQUIRED, required, strict=True), *extra.items())}
+    if found := [*_unfit(values, extra, place), *_findings(_placed(values, place), "")]:
+        raise InvalidInput(found)
+    return "".join(f"#+{key}: {value}".rstrip() + "\n" for key, value in values.items()) + "\n"
+
+
+def _unfit(values: Mapping[str, str], extra: Mapping[str, str], place: Place) -> Iterator[Diagnostic]:
+    """What would break the block, or give a key another value than it was given."""
+    for key in extra:
+        if key in REQUIRED or not KEY.fullmatch(key):
+            hint = "capitals and underscores, and none of the five that each message has"
+            yield _finding("unsafe-frontmatter", f"`{_shown(key)}` cannot be a further key", place, hint)
+    for key in (key for key, value in values.items() if "\n" in value):
+        yield _finding("unsafe-frontmatter", f"the value of `{_shown(key)}` has more than one line", place, None)
+
+
+def _placed(values: Mapping[str, str], place: Place) -> dict[str, _Value]:
+    return {key: _Value(text=value, place=place) for key, value in values.items()}
+
+
 def _frontmatter(text: str, place: Place) -> Iterator[tuple[str, _Value]]:
     """The keys and values of the block: from the first line of its form to the first of another form, or blank."""
     begun = False
@@ -102,7 +141,7 @@ def _findings(values: Mapping[str, _Value], text: str) -> Iterator[Diagnostic]:
 
 
 def _wrong(key: str, value: _Value) -> Diagnostic | None:
-    shown = value.text if len(value.text) <= LONGEST_SHOWN else value.text[:LONGEST_SHOWN] + "…"
+    shown = _shown(value.text)
     match key:
         case "CONVERSATION_ID" if not is_name(value.text):
             return _finding("unsafe-conversation", f"`{shown}` cannot be a CONVERSATION_ID", value.place, NAME_RULE)
@@ -142,6 +181,10 @@ def _no_frontmatter(text: str, place: Place) -> Diagnostic:
     shown = line.removeprefix("\ufeff").strip()[:LONGEST_SHOWN]
     message = f"no frontmatter; `{shown}` is not a line of one" if number else "the message has no frontmatter"
     return _finding("no-frontmatter", message, replace(place, line=number), hint)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"
 
 
 def _finding(code: str, message: str, place: Place, hint: str | None) -> Diagnostic:

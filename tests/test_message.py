@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cas.diagnostics import Diagnostic, InvalidInput, Place
 from cas.errors import ExitCode
-from cas.message import MOST_COMPARED, TYPES, Message, parse
+from cas.message import MOST_COMPARED, REQUIRED, TYPES, Message, frontmatter, parse
 from cas.names import digest
 
 SOUND = {
@@ -319,3 +319,104 @@ def test_among_more_than_a_hundred_other_keys_nobody_looks_for_the_mistyped_one(
     found = finding(text(before=others).replace("CONVERSATION_ID", "CONVERSATON_ID"))
 
     assert found.message == "the frontmatter has no `CONVERSATION_ID`"
+
+
+# Frontmatter that cas makes
+
+
+def made(body: str = "* Hello\n", extra: dict[str, str] | None = None, **changes: object) -> Message:
+    values = {"conversation": "greeting", "type": "request", "sequence": 7, "timestamp": "2026-11-23T01:31:33Z"}
+    return parsed(frontmatter(**{**values, **changes}, extra=extra or {}, place=Place(file="hello.org")) + body)
+
+
+def unfit(**changes: object) -> tuple[Diagnostic, ...]:
+    with pytest.raises(InvalidInput) as caught:
+        made(**changes)
+    assert caught.value.exit_code is ExitCode.MESSAGE
+    return caught.value.diagnostics
+
+
+def test_frontmatter_stands_in_the_contracts_order_and_ends_with_a_blank_line():
+    message = made(body="", extra={"TITLE": "Hello"})
+
+    assert message.content.decode() == text(after="#+TITLE: Hello\n\n")
+
+
+def test_frontmatter_is_not_continued_by_a_body_that_looks_like_it():
+    message = made(body="#+SEQUENCE: 8\n#+TIMESTAMP:\n")
+
+    assert (message.sequence, message.timestamp) == (7, "2026-11-23T01:31:33Z")
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), min_size=1).filter(str.strip)
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", fullmatch=True)
+KEYS = st.from_regex(r"[A-Z_]{1,9}", fullmatch=True).filter(lambda key: key not in REQUIRED)
+
+
+@settings(deadline=None)
+@given(
+    conversation=NAMES,
+    type=st.sampled_from(TYPES),
+    sequence=st.integers(0, 999_999_999),
+    timestamp=WORDS,
+    protocol_version=WORDS,
+    extra=st.dictionaries(KEYS, WORDS | st.just("")),
+    body=st.text(st.characters(exclude_categories=["Cs"])),
+)
+def test_frontmatter_that_is_made_parses_back(extra: dict[str, str], body: str, **values: object):
+    message = made(body, extra, **values)
+
+    assert {key: getattr(message, key) for key in values} == {
+        key: value.strip() if isinstance(value, str) else value for key, value in values.items()
+    }
+    assert message.content.endswith(b"\n\n" + body.encode())
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(["conversation", "type", "timestamp", "protocol_version"]), st.text()))
+def test_frontmatter_of_any_values_is_sound_or_refused(values: dict[str, str]):
+    try:
+        block = frontmatter(
+            **{"conversation": "a", "type": "query", "sequence": 1, "timestamp": "now", **values},
+            place=Place(file="hello.org"),
+        )
+    except InvalidInput:
+        return
+    message = parsed(block.encode("utf-8", "replace"))
+    assert message.sequence == 1
+    assert len(block.split("\n")) == len(REQUIRED) + 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "named"),
+    [
+        ({"conversation": "a/b"}, "unsafe-conversation", "`a/b`"),
+        ({"conversation": ""}, "empty-frontmatter", "`CONVERSATION_ID`"),
+        ({"type": "requst"}, "unknown-message-type", "`requst`"),
+        ({"sequence": -1}, "invalid-sequence", "`-1`"),
+        ({"sequence": 1_000_000_000}, "invalid-sequence", "`1000000000`"),
+        ({"timestamp": " "}, "empty-frontmatter", "`TIMESTAMP`"),
+        ({"protocol_version": ""}, "empty-frontmatter", "`PROTOCOL_VERSION`"),
+        ({"timestamp": "now\n#+SEQUENCE: 8"}, "unsafe-frontmatter", "`TIMESTAMP`"),
+        ({"extra": {"TITLE": "a\n\nb"}}, "unsafe-frontmatter", "`TITLE`"),
+        ({"extra": {"title": "a"}}, "unsafe-frontmatter", "`title`"),
+        ({"extra": {"SEQUENCE": "8"}}, "unsafe-frontmatter", "`SEQUENCE`"),
+        ({"extra": {"A: b\n#+B": "c"}}, "unsafe-frontmatter", "cannot be a further key"),
+    ],
+)
+def test_frontmatter_that_would_not_parse_back_is_refused(changes, code, named):
+    (found,) = unfit(**changes)
+
+    assert (found.code, found.place) == (code, Place(file="hello.org"))
+    assert named in found.message
+
+
+def test_all_that_is_wrong_with_frontmatter_to_be_made_comes_at_once():
+    found = unfit(conversation="a/b", type="x", sequence=-1, timestamp="")
+
+    assert [one.code for one in found] == [
+        "unsafe-conversation",
+        "unknown-message-type",
+        "invalid-sequence",
+        "empty-frontmatter",
+    ]
