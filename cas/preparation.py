@@ -99,7 +99,7 @@ def _loaded_send(request: SendRequest, inventory: Inventory, around: Surrounding
     messages: dict[str, Message] = {}
     found: tuple[Diagnostic, ...] = ()
     try:
-        messages[request.message] = parse_message(_content(request.message, inventory), place=place)
+        messages[request.message] = parse_message(read_message(request.message, inventory), place=place)
     except InvalidInput as error:
         found = error.diagnostics
     source = Source(manifest=_manifest_of(request), sender=_sender(request, around), messages=messages)
@@ -139,7 +139,8 @@ def _sender(request: SendRequest, around: Surroundings) -> str:
     return sender
 
 
-def _content(message: str, inventory: Inventory) -> bytes:
+def read_message(message: str, inventory: Inventory) -> bytes:
+    """The bytes of a file, or for `-` of standard input, as many as a message may have. Raises InvalidInput."""
     limit = inventory.policy.max_bytes
     if message != STDIN:
         return loader.read(Path(message), limit)

@@ -21,6 +21,7 @@ from test_layers import FLOORS
 
 from cas import cli, inventory
 from cas import message as messages
+from cas.authoring import ANSWERS
 from cas.errors import ExitCode
 from cas.events import Outcome
 from cas.loopback import Key
@@ -452,6 +453,20 @@ def test_a_prune_has_the_fields_of_its_example(cas: Callable[..., Run], home: Ho
     run = cas("prune", "--older-than", "30d", "--output", "json")
 
     assert shape(json.loads(run.out)) == shape(_example("Prune: `cas.prune/1`"))
+
+
+def test_what_new_and_init_say_has_the_fields_of_their_examples(cas: Callable[..., Run], home: Home):
+    new, init = (json.loads(cas(*argv, "--output", "json").out) for argv in (("new", "review.org"), ("init",)))
+
+    assert shape(new) == shape(_example("New: `cas.new/1`"))
+    assert shape(init) == shape(_example("Init: `cas.init/1`"))
+
+
+def test_the_reference_says_which_types_answer_which():
+    table = rows(section(read("docs/reference/commands.md"), "## cas new"))
+
+    told = {next(iter(in_code(row[0])), ""): tuple(re.findall(r"`([^`]+)`", row[1])) for row in table if len(row) == 2}
+    assert {kind: told[kind] for kind in ANSWERS} == ANSWERS
 
 
 # Links
