@@ -219,12 +219,13 @@ def send(
 
 @cas.command()
 @PATHS
+@click.option("--each", is_flag=True, help="Each manifest by itself; YAML without the key `cas` is passed over.")
 @_with_surroundings
-def validate(paths: tuple[Path, ...], *, around: Surroundings, console: Console) -> int:
+def validate(paths: tuple[Path, ...], *, each: bool, around: Surroundings, console: Console) -> int:
     """Check manifests: all that can be known offline, all at once."""
     from cas import commands
 
-    return commands.validate(paths, around, console)
+    return commands.validate(paths, around, console, each=each)
 
 
 @cas.command()
