@@ -266,39 +266,6 @@ def test_readme_has_the_exit_codes_that_a_verb_can_end_with():
     assert told == {code.value for code in ExitCode} - {ExitCode.REFUSED}
 
 
-def test_every_key_of_the_manifest_is_in_its_reference_and_no_other():
-    schema = json.loads(read("schemas/manifest.schema.json"))
-
-    documented = {
-        key for row in rows(section(read("docs/reference/manifest.md"), "## Keys")) for key in in_code(row[0])
-    }
-
-    assert documented == set(_properties(schema))
-
-
-def _properties(schema: object) -> Iterator[str]:
-    if isinstance(schema, dict):
-        if isinstance(schema.get("properties"), dict):
-            yield from schema["properties"]
-        for value in schema.values():
-            yield from _properties(value)
-
-
-def test_every_key_of_peers_toml_is_in_its_reference_and_no_other():
-    page = read("docs/reference/peers.md")
-    of_a_peer = {"ssh_user" if field.name == "user" else field.name for field in fields(inventory.Peer)} - {"name"}
-
-    def documented(heading: str) -> set[str]:
-        return {key for row in rows(section(page, heading)) for key in in_code(row[0])}
-
-    assert documented("## `[peers.<machine>]`: another machine") == of_a_peer
-    assert documented("## `[projects.<project>]`: where a project reads") == {"inbox_path"}
-    assert documented("## `[policy]`: what is forbidden, whatever a manifest says") == {
-        field.name for field in fields(inventory.Policy)
-    }
-    assert all(f"[{table}" in page for table in inventory.TABLES)
-
-
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_peers_toml_shown_is_one_that_cas_takes(page: Path):
     for block in blocks(read(page)):

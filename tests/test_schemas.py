@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,15 @@ def test_check_jsonschema_says_the_same_of_peers_toml(tmp_path: Path):
 
 def test_the_schema_of_peers_toml_has_the_tables_that_cas_knows():
     assert set(PEERS["properties"]) == set(inventory.TABLES)
+
+
+def test_the_schema_of_peers_toml_has_the_keys_that_cas_knows():
+    keys = {name: set(about["properties"]) for name, about in PEERS["definitions"].items() if "properties" in about}
+
+    of_a_peer = {"ssh_user" if field.name == "user" else field.name for field in fields(inventory.Peer)}
+    assert keys["peer"] == of_a_peer - {"name"}
+    assert keys["policy"] == {field.name for field in fields(inventory.Policy)}
+    assert keys["project"] == {"inbox_path"}
 
 
 def test_an_unknown_key_of_peers_toml_is_nowhere_an_error():
