@@ -25,6 +25,8 @@ EPILOG = (
     " 128+n signal n."
 )
 
+MESSAGE_TYPES = ("request", "progress", "query", "pushback", "complete", "release", "escalate")
+
 
 class _AsPath(click.Path):
     """A path as click checks it, and as a `Path`; without loading that class for those who only want help."""
@@ -217,12 +219,13 @@ def send(
 
 @cas.command()
 @PATHS
+@click.option("--each", is_flag=True, help="Each manifest by itself; YAML without the key `cas` is passed over.")
 @_with_surroundings
-def validate(paths: tuple[Path, ...], *, around: Surroundings, console: Console) -> int:
+def validate(paths: tuple[Path, ...], *, each: bool, around: Surroundings, console: Console) -> int:
     """Check manifests: all that can be known offline, all at once."""
     from cas import commands
 
-    return commands.validate(paths, around, console)
+    return commands.validate(paths, around, console, each=each)
 
 
 @cas.command()
@@ -255,6 +258,62 @@ def schema(name: str, *, around: Surroundings, console: Console) -> int:
 
     del around
     return commands.schema(name, console)
+
+
+@cas.command()
+@click.argument("folder", default=".", type=FOLDER)
+@_with_surroundings
+def init(folder: Path, *, around: Surroundings, console: Console) -> int:
+    """Write a first manifest and a message into FOLDER, and a peers.toml where there is none. They work as they are.
+
+    \b
+    cas init             here
+    cas init outbox      in a folder, which is made
+    """
+    from cas import authoring
+
+    return authoring.init(folder, around, console)
+
+
+@cas.command()
+@click.argument("file", required=False, type=_AsPath(allow_dash=True))
+@click.option("--type", "kind", type=click.Choice(MESSAGE_TYPES), help="By default request, or what suits a reply.")
+@click.option("--conversation", metavar="ID", help="By default the file's name and the day, as review-20261123.")
+@click.option("--sequence", type=click.IntRange(0, 999_999_999), metavar="N", help="By default 1, or the next one.")
+@click.option("--reply-to", type=_AsPath(), metavar="MESSAGE_FILE", help="Go on with this message's conversation.")
+@click.option("--body", metavar="BODY_FILE", help="What it says: a file, or `-` for standard input.")
+@_with_surroundings
+def new(
+    file: Path | None,
+    *,
+    kind: str | None,
+    conversation: str | None,
+    sequence: int | None,
+    reply_to: Path | None,
+    body: str | None,
+    around: Surroundings,
+    console: Console,
+) -> int:
+    """Write a message's frontmatter into FILE, which must not exist; without FILE, or for `-`, to standard output.
+
+    \b
+    cas new review.org --type request
+    cas new answer.org --reply-to hello.org
+    generate | cas new --body - | cas send local.docs -
+    """
+    from cas import authoring
+
+    if conversation is not None and reply_to is not None:
+        raise click.UsageError("--conversation and --reply-to exclude each other: a reply goes on with a conversation")
+    request = authoring.NewMessage(
+        file=None if file is None or str(file) == "-" else file,
+        conversation=conversation,
+        type=kind,
+        sequence=sequence,
+        reply_to=reply_to,
+        body=body,
+    )
+    return authoring.new(request, around, console)
 
 
 @cas.command()

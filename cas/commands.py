@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cas import halt, loader, preparation
-from cas.diagnostics import InvalidInput
+from cas.diagnostics import Diagnostic, InvalidInput
 from cas.errors import CasError, ExitCode
 from cas.output import diagnostics as diagnostic_view
 from cas.output import plans as plan_view
@@ -34,17 +34,41 @@ def apply(paths: Sequence[Path], limits: Limits, around: Surroundings, console: 
     return _deliver("apply", ready, limits, around, console)
 
 
-def validate(paths: Sequence[Path], around: Surroundings, console: Console) -> int:
-    """All that can be known offline, without a key."""
-    ready = preparation.of_manifests(paths, around, lambda name: name or "")
+def validate(paths: Sequence[Path], around: Surroundings, console: Console, *, each: bool = False) -> int:
+    """All that can be known offline, without a key; of all together, or of each manifest among the files by itself."""
+    runs: list[Sequence[Path]] = [paths]
+    if each:
+        manifests, others = loader.manifests_among(paths)
+        runs = [[manifest] for manifest in manifests]
+        for path in others:
+            console.say(f"note: {path} has no key `cas`, so that it is no manifest, and was passed over")
+    warnings, deliveries = _checked(runs, around)
     _note_halt(around, console)
     if console.form is Form.TEXT:
-        for line in diagnostic_view.lines(ready.warnings):
+        for line in diagnostic_view.lines(warnings):
             console.result(line)
-        console.result(f"valid: {plan_view.counted(len(ready.plan.deliveries))}")
+        console.result(f"valid: {plan_view.counted(deliveries)}")
     else:
-        console.result(as_json(diagnostic_view.document(ready.warnings)))
+        console.result(as_json(diagnostic_view.document(warnings)))
     return ExitCode.OK
+
+
+def _checked(runs: Sequence[Sequence[Path]], around: Surroundings) -> tuple[tuple[Diagnostic, ...], int]:
+    """The warnings of all runs, each once, and the number of deliveries. Raises InvalidInput with all that is found."""
+    found: list[Diagnostic] = []
+    deliveries, failed = 0, False
+    for paths in runs:
+        try:
+            ready = preparation.of_manifests(paths, around, lambda name: name or "")
+            found += ready.warnings
+            deliveries += len(ready.plan.deliveries)
+        except InvalidInput as error:
+            found += error.diagnostics
+            failed = True
+    unique = tuple(dict.fromkeys(found))
+    if failed:
+        raise InvalidInput(unique)
+    return unique, deliveries
 
 
 def plan(paths: Sequence[Path], around: Surroundings, console: Console) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from cas.planner import Source
 PEERS = "peers.toml"
 LARGEST_MANIFEST = 10 << 20
 SUFFIXES = (".yaml", ".yml")
+# A manifest's own key, at the left margin or in braces; told without a parser, since other YAML may be of any kind.
+MANIFEST_KEY = re.compile(rb"^(?:\xef\xbb\xbf)?(?:---[ \t]+)?(?:\{[ \t]*)?[\"']?cas[\"']?[ \t]*:(?=\s|$)", re.MULTILINE)
 CHUNK = 32 << 10
 
 
@@ -101,6 +104,26 @@ def load(paths: Sequence[Path], *, projects: Path, max_bytes: int) -> Loaded:
         diagnostics=tuple(found),
         contents=Contents(files=places, limit=max_bytes),
     )
+
+
+def manifests_among(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Of the files at these paths those with a key `cas`, and the others. A file that cannot be read is left to `load`.
+
+    Raises InvalidInput for a folder that cannot be read, or has no YAML in it.
+    """
+    found: list[Diagnostic] = []
+    files = list(dict.fromkeys(_manifest_files(paths, found)))
+    if found:
+        raise InvalidInput(found)
+    manifests = [file for file in files if _may_be_manifest(file)]
+    return manifests, [file for file in files if file not in manifests]
+
+
+def _may_be_manifest(file: Path) -> bool:
+    try:
+        return MANIFEST_KEY.search(read(file, LARGEST_MANIFEST)) is not None
+    except InvalidInput:
+        return True
 
 
 def load_schema(name: str) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePath
 
@@ -29,6 +30,13 @@ def is_name(text: str) -> bool:
     return len(text) <= LONGEST and NAME.fullmatch(text) is not None and ".." not in text
 
 
+def nearest_name(text: str, longest: int = LONGEST) -> str:
+    """A name made of a text, for a default: no accents, `-` for what no name may hold; empty where nothing is left."""
+    plain = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    name = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", plain))
+    return name.lstrip("._-")[:longest].rstrip("._-")
+
+
 def is_canonical(name: str) -> bool:
     """Whether a text has the form of a message's canonical name, with a time that there is."""
     if len(name) > LONGEST_CANONICAL or not CANONICAL.fullmatch(name) or ".." in name:
@@ -47,6 +55,12 @@ def canonical_name(clock: datetime, sender: str, conversation: str) -> str:
 def signature_name(name: str) -> str:
     """The name of a message's signature."""
     return name + SIGNATURE_SUFFIX
+
+
+def sender_in(name: str, conversation: str) -> str | None:
+    """Who sent the message that has this canonical name, where it is of this conversation."""
+    rest, end = name[MOMENT_LENGTH:].removeprefix("-from-"), f"-{conversation}.org"
+    return rest.removesuffix(end) if is_canonical(name) and rest.endswith(end) else None
 
 
 def time_of(name: str) -> datetime:

@@ -100,7 +100,7 @@ def _loaded_send(request: SendRequest, inventory: Inventory, around: Surrounding
     held: dict[str, bytes] = {}
     found: tuple[Diagnostic, ...] = ()
     try:
-        content = _content(request.message, inventory)
+        content = read_message(request.message, inventory)
         message = parse_message(content, place=place)
         messages[request.message], held[message.digest] = message, content
     except InvalidInput as error:
@@ -143,7 +143,8 @@ def _sender(request: SendRequest, around: Surroundings) -> str:
     return sender
 
 
-def _content(message: str, inventory: Inventory) -> bytes:
+def read_message(message: str, inventory: Inventory) -> bytes:
+    """The bytes of a file, or for `-` of standard input, as many as a message may have. Raises InvalidInput."""
     limit = inventory.policy.max_bytes
     if message != STDIN:
         return loader.read(Path(message), limit)

@@ -18,7 +18,7 @@ from cas import __version__
 from cas.loopback import Key
 
 ROOT = Path(__file__).resolve().parent.parent
-VERBS = ("send", "validate", "plan", "apply", "retry", "status", "prune", "schema", "demo")
+VERBS = ("send", "validate", "plan", "apply", "retry", "status", "prune", "schema", "init", "new", "demo")
 MANIFEST = """\
 cas: 1
 defaults: {sign: false}
@@ -70,6 +70,10 @@ def manifest(home: Home, message: Callable[..., Path]) -> Path:
         ("schema", "nothing"),
         ("schema", "../schemas/manifest"),
         ("demo", "more"),
+        ("new", "a.org", "b.org"),
+        ("new", "a.org", "--type", "nonsense"),
+        ("init", "release.yaml"),
+        ("init", "a", "b"),
     ],
     ids=" ".join,
 )

@@ -21,6 +21,7 @@ from test_layers import FLOORS
 
 from cas import cli, inventory
 from cas import message as messages
+from cas.authoring import ANSWERS
 from cas.errors import ExitCode
 from cas.events import Outcome
 from cas.loopback import Key
@@ -265,39 +266,6 @@ def test_readme_has_the_exit_codes_that_a_verb_can_end_with():
     assert told == {code.value for code in ExitCode} - {ExitCode.REFUSED}
 
 
-def test_every_key_of_the_manifest_is_in_its_reference_and_no_other():
-    schema = json.loads(read("schemas/manifest.schema.json"))
-
-    documented = {
-        key for row in rows(section(read("docs/reference/manifest.md"), "## Keys")) for key in in_code(row[0])
-    }
-
-    assert documented == set(_properties(schema))
-
-
-def _properties(schema: object) -> Iterator[str]:
-    if isinstance(schema, dict):
-        if isinstance(schema.get("properties"), dict):
-            yield from schema["properties"]
-        for value in schema.values():
-            yield from _properties(value)
-
-
-def test_every_key_of_peers_toml_is_in_its_reference_and_no_other():
-    page = read("docs/reference/peers.md")
-    of_a_peer = {"ssh_user" if field.name == "user" else field.name for field in fields(inventory.Peer)} - {"name"}
-
-    def documented(heading: str) -> set[str]:
-        return {key for row in rows(section(page, heading)) for key in in_code(row[0])}
-
-    assert documented("## `[peers.<machine>]`: another machine") == of_a_peer
-    assert documented("## `[projects.<project>]`: where a project reads") == {"inbox_path"}
-    assert documented("## `[policy]`: what is forbidden, whatever a manifest says") == {
-        field.name for field in fields(inventory.Policy)
-    }
-    assert all(f"[{table}" in page for table in inventory.TABLES)
-
-
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_peers_toml_shown_is_one_that_cas_takes(page: Path):
     for block in blocks(read(page)):
@@ -452,6 +420,20 @@ def test_a_prune_has_the_fields_of_its_example(cas: Callable[..., Run], home: Ho
     run = cas("prune", "--older-than", "30d", "--output", "json")
 
     assert shape(json.loads(run.out)) == shape(_example("Prune: `cas.prune/1`"))
+
+
+def test_what_new_and_init_say_has_the_fields_of_their_examples(cas: Callable[..., Run], home: Home):
+    new, init = (json.loads(cas(*argv, "--output", "json").out) for argv in (("new", "review.org"), ("init",)))
+
+    assert shape(new) == shape(_example("New: `cas.new/1`"))
+    assert shape(init) == shape(_example("Init: `cas.init/1`"))
+
+
+def test_the_reference_says_which_types_answer_which():
+    table = rows(section(read("docs/reference/commands.md"), "## cas new"))
+
+    told = {next(iter(in_code(row[0])), ""): tuple(re.findall(r"`([^`]+)`", row[1])) for row in table if len(row) == 2}
+    assert {kind: told[kind] for kind in ANSWERS} == ANSWERS
 
 
 # Links

@@ -25,6 +25,8 @@ FORBIDDEN = {
     "plan release.yaml": CONNECTING | ACTING | {"rich", "jinja2", "difflib", "tomllib"},
     "apply release.yaml": CONNECTING | {"rich", "jinja2", "difflib", "tomllib"},
     "schema manifest": HEAVY | CONNECTING | ACTING,
+    "init first": HEAVY | CONNECTING | ACTING | {"difflib", "tomllib"},
+    "new first.org": HEAVY | CONNECTING | ACTING | {"difflib", "tomllib"},
     "status": HEAVY | CONNECTING | {"difflib", "tomllib"},
     "retry": HEAVY | CONNECTING | {"difflib", "tomllib"},
     "prune --older-than 30d": HEAVY | CONNECTING | {"difflib", "tomllib"},

@@ -12,10 +12,10 @@ CAS = Path(__file__).resolve().parent.parent / "cas"
 
 FLOORS: dict[int, tuple[str, ...]] = {
     0: ("errors", "diagnostics", "names"),
-    1: ("document", "schema", "manifest", "message", "inventory", "plan"),
+    1: ("document", "schema", "manifest", "message", "inventory", "plan", "starter"),
     2: ("planner", "events"),
     3: ("output",),
-    4: ("loader", "signer", "halt", "failed_sends", "ledger", "locks", "transports"),
+    4: ("loader", "signer", "halt", "failed_sends", "ledger", "locks", "creation", "transports"),
     5: ("parcel", "intents", "batch", "signatures", "executor"),
     6: (
         "signals",
@@ -23,6 +23,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "preparation",
         "run",
         "upkeep",
+        "authoring",
         "commands",
         "cli",
         "receiver",

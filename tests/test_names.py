@@ -18,6 +18,8 @@ from cas.names import (
     is_machine,
     is_name,
     later,
+    nearest_name,
+    sender_in,
     sender_of,
     signature_name,
     time_of,
@@ -203,3 +205,42 @@ def test_every_field_counts_for_an_identity():
     changed = {identity(*fields[:place], other, *fields[place + 1 :]) for place, other in enumerate(others)}
 
     assert len(changed | {identity(*fields)}) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("review", "review"),
+        ("Release 1.4.0 (final)", "Release-1.4.0-final"),
+        ("Überblick", "Uberblick"),
+        ("../../etc", "etc"),
+        ("a..b", "a.b"),
+        ("-rf", "rf"),
+        ("日本", ""),
+        ("", ""),
+        ("a" * 99 + ".b", "a" * 99),
+    ],
+)
+def test_the_nearest_name_keeps_what_a_name_may_hold(text, name):
+    assert nearest_name(text) == name
+
+
+@given(st.text(), st.integers(1, 100))
+def test_the_nearest_name_is_a_name_or_empty(text, longest):
+    name = nearest_name(text, longest)
+
+    assert name == "" or (is_name(name) and len(name) <= longest)
+
+
+@pytest.mark.parametrize(
+    ("name", "sender"),
+    [
+        ("20261123T091257Z-from-builder-rel-1.4.0.org", "builder"),
+        ("20261123T091257Z-from-my-team-rel-1.4.0.org", "my-team"),
+        ("20261123T091257Z-from-rel-1.4.0.org", None),
+        ("20261123T091257Z-from-builder-other.org", None),
+        ("review.org", None),
+    ],
+)
+def test_a_canonical_name_tells_the_sender_to_those_who_know_the_conversation(name, sender):
+    assert sender_in(name, "rel-1.4.0") == sender

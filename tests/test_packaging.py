@@ -70,8 +70,22 @@ def test_the_source_archive_holds_what_the_tests_need(built: Path) -> None:
     with tarfile.open(archive) as content:
         names = {name.split("/", 1)[1] for name in content.getnames() if "/" in name}
 
-    wanted = {"do", ".ci/run", "constraints.txt", "LICENSE", "README.md", "pyproject.toml", "tests/conftest.py"}
-    assert names >= wanted | {"schemas/manifest.schema.json", "playbooks/demo.yaml", "cas/cli.py"}
+    wanted = {
+        "do",
+        ".ci/run",
+        ".pre-commit-hooks.yaml",
+        "constraints.txt",
+        "LICENSE",
+        "README.md",
+        "pyproject.toml",
+        "tests/conftest.py",
+    }
+    assert names >= wanted | {
+        "schemas/manifest.schema.json",
+        "schemas/peers.schema.json",
+        "playbooks/demo.yaml",
+        "cas/cli.py",
+    }
 
 
 def test_the_installed_command_says_its_version(installed: Path, tmp_path: Path) -> None:

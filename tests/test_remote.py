@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from cas.loopback import SFTP_SERVERS, loopback_peer
 from cas.names import digest, identity, later
 from cas.transports import FEW, attempted, opened, ssh, wire
 from cas.transports.attempt import WINDOW, Progress
-from cas.transports.remote import RemoteTransport
+from cas.transports.remote import COMMAND, RemoteTransport
 from cas.transports.sftp import SftpFiles
 from cas.transports.transport import Claim, ClaimState, Envelope, Transport, contents
 
@@ -791,3 +792,11 @@ def test_a_stand_with_one_value_of_another_kind_is_read_or_a_value_error(item: P
     with suppress(ValueError):
         wire.stand(item, sent(fields))
     assert item.name.endswith("-from-builder-greeting.org")
+
+
+@pytest.mark.parametrize("begun", [b"", b"exec('''import os"], ids=["nothing", "half a line"])
+def test_a_python_whose_connection_ends_before_its_first_line_ends_too(begun: bytes):
+    # It once waited for that line for ever, on the peer, with all of a processor, and took gigabytes of memory.
+    ended = subprocess.run(["sh", "-c", COMMAND], input=begun, capture_output=True, timeout=20, check=False)
+
+    assert ended.stdout == b""

@@ -34,7 +34,7 @@ MODULES = (
     *(f"transports.{name}" for name in ("files", "causes", "transport", "local", "attempt", "wire", "there")),
 )
 OLDEST = (3, 11)
-COMMAND = """exec python3 -ISc 'import os;exec(b"".join(iter(lambda:os.read(0,1),b"\\n")))'"""
+COMMAND = """exec python3 -ISc 'exec(open(0,"rb",0,closefd=False).readline())'"""
 """Runs the line that comes first, in any shell: what is quoted has nothing in it that one of them would take."""
 LOADER = """
 import os, sys

@@ -1,0 +1,68 @@
+"""Creation: bytes into a file where none stood, whole or not at all. What is there is never replaced."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from cas.errors import CasError
+
+
+def create_all(files: Mapping[Path, bytes]) -> None:
+    """Make these files, and the folders that they need; when one cannot be made, none stays. Raises CasError."""
+    made: list[Path] = []
+    try:
+        for path, content in files.items():
+            _make_folder(path.parent)
+            create(path, content)
+            made.append(path)
+    except CasError:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def create(path: Path, content: bytes) -> None:
+    """Make one file, on disk when this returns. Raises CasError; its code is `exists` where something stands."""
+    hidden = path.parent / f".tmp.{secrets.token_hex(8)}"
+    try:
+        try:
+            with open(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(hidden, path)  # unlike a rename it replaces nothing
+        finally:
+            with suppress(OSError):
+                hidden.unlink()
+        _sync(path.parent)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CasError(f"the folder `{folder}` cannot be made: {reason}", code="unwritable") from error
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _refused(path: Path, error: OSError) -> CasError:
+    if isinstance(error, FileExistsError):
+        return CasError(f"`{path}` exists already", code="exists", hint="take another name: no file is replaced")
+    if isinstance(error, FileNotFoundError):
+        return CasError(f"there is no folder `{path.parent}`", code="unwritable", hint="make it first, with mkdir -p")
+    reason = (error.strerror or str(error)).lower()
+    return CasError(f"`{path}` cannot be written: {reason}", code="unwritable")
