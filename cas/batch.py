@@ -136,11 +136,20 @@ class Batch:
                 world.connect(destination, timeout, len(self._open)) as transport,
                 _cut_off(transport, world.remaining()),
             ):
+                self._catch_up(items)
                 for part in parts(items, MOST_BYTES):
                     attempted(part, transport, world.stop, self._published, require_durable=world.require_durable)
                 self._durable = transport.durable
         except CasError as error:
             self._fail(error)
+
+    def _catch_up(self, items: Sequence[Parcel]) -> None:
+        """What another run has delivered while this one waited for the lock is done, and its bytes are gone."""
+        missing = [item for item in items if not item.done]
+        known = self._world.ledger.find(item.delivery.identity for item in missing)
+        for item in missing:
+            if (entry := known.get(item.delivery.identity)) and entry.done:
+                go_on(item, entry)
 
     def _fail(self, error: CasError) -> None:
         for item in self._items:

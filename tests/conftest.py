@@ -19,6 +19,8 @@ from cas.loopback import Key, end_agent, loopback_peer, require, throwaway_key
 
 # Under nohup it is ignored, and so it would be by what the tests start.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Nor SIGINT, as a shell without job control has for what it starts behind itself.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 

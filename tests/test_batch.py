@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,6 +56,7 @@ class Bench:
         self.naps: list[float] = []
         self.events: list[Event] = []
         self.halt_after: int | None = None
+        self.hold: Callable[[Iterable[str]], AbstractContextManager[None]] = lambda inboxes: nullcontext()
 
     def run(self, *items: Parcel) -> list[DeliveryFinished]:
         ledger = Ledger(self.home.state)
@@ -65,7 +66,7 @@ class Bench:
             where=lambda destination: destination.inbox,
             stop=self._stop,
             require_durable=False,
-            hold=lambda inboxes: nullcontext(),
+            hold=self.hold,
             remaining=lambda: float("inf"),
             now=lambda: NOW,
             pause=self.naps.append,
@@ -323,3 +324,19 @@ def test_a_batch_of_more_bytes_than_are_held_at_once_goes_in_parts_and_arrives_w
     published = [event.file for event in bench.events if isinstance(event, FilePublished)]
     assert published == sorted(published)
     assert len(published) == 3
+
+
+def test_what_another_run_delivered_while_this_one_waited_for_the_lock_is_unchanged(home: Home):
+    bench, one = Bench(home), item()
+
+    def delivered_meanwhile(inboxes: Iterable[str]) -> AbstractContextManager[None]:
+        with closing(Ledger(home.state)) as ledger:
+            ledger.settle([replace(ended, identity=one.delivery.identity, files=(one.delivery.name,))], "later")
+        return nullcontext()
+
+    (ended,) = Bench(home).run(item(conversation="another"))
+    bench.hold = delivered_meanwhile
+
+    (finished,) = bench.run(one)
+
+    assert (finished.outcome, finished.evidence) == (Outcome.UNCHANGED, "ledger")
