@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cas.output.console import Console
+    from cas.preparation import Choice
     from cas.run import Limits
     from cas.surroundings import Surroundings
 
@@ -171,6 +172,45 @@ def _limits(command: Callable[..., int]) -> Callable[..., int]:
     return run
 
 
+def _choice(command: Callable[..., int]) -> Callable[..., int]:
+    """The options of the verbs that read manifests; the verb gets `choice` for them."""
+
+    def run(
+        *,
+        tags: tuple[str, ...],
+        skip_tags: tuple[str, ...],
+        only: tuple[str, ...],
+        limit: tuple[str, ...],
+        var: tuple[str, ...],
+        vars_file: tuple[Path, ...],
+        **given: Any,
+    ) -> int:
+        from cas.preparation import Choice
+        from cas.selection import Selection
+
+        selection = Selection(tags=_words(tags), skip_tags=_words(skip_tags), only=only, limit=limit)
+        return command(choice=Choice(selection=selection, variables=var, variable_files=vars_file), **given)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    for option in (
+        click.option(
+            "--vars-file", multiple=True, type=_AsPath(), metavar="FILE", help="Values of variables, in YAML."
+        ),
+        click.option("--var", multiple=True, metavar="NAME=VALUE", help="The value of a variable."),
+        click.option("--limit", multiple=True, metavar="PATTERN", help="Only destinations such as `laptop.*`."),
+        click.option("--only", multiple=True, metavar="ID", help="Only this send, or this item or delivery of it."),
+        click.option("--skip-tags", multiple=True, metavar="TAGS", help="No sends with one of these tags: a,b."),
+        click.option("--tags", multiple=True, metavar="TAGS", help="Only sends with one of these tags: a,b."),
+    ):
+        option(run)
+    return run
+
+
+def _words(given: Sequence[str]) -> tuple[str, ...]:
+    return tuple(word for one in given for word in one.split(",") if word)
+
+
 @cas.command()
 @click.argument("destination")
 @click.argument("message", metavar="MESSAGE_FILE")
@@ -221,32 +261,35 @@ def send(
 @PATHS
 @click.option("--each", is_flag=True, help="Each manifest by itself; YAML without the key `cas` is passed over.")
 @_with_surroundings
-def validate(paths: tuple[Path, ...], *, each: bool, around: Surroundings, console: Console) -> int:
+@_choice
+def validate(paths: tuple[Path, ...], *, each: bool, choice: Choice, around: Surroundings, console: Console) -> int:
     """Check manifests: all that can be known offline, all at once."""
     from cas import commands
 
-    return commands.validate(paths, around, console, each=each)
+    return commands.validate(paths, choice, around, console, each=each)
 
 
 @cas.command()
 @PATHS
 @_with_surroundings
-def plan(paths: tuple[Path, ...], *, around: Surroundings, console: Console) -> int:
+@_choice
+def plan(paths: tuple[Path, ...], *, choice: Choice, around: Surroundings, console: Console) -> int:
     """Show what `apply` would send. Sends nothing, connects to nothing."""
     from cas import commands
 
-    return commands.plan(paths, around, console)
+    return commands.plan(paths, choice, around, console)
 
 
 @cas.command()
 @PATHS
 @_with_surroundings
+@_choice
 @_limits
-def apply(paths: tuple[Path, ...], *, limits: Limits, around: Surroundings, console: Console) -> int:
+def apply(paths: tuple[Path, ...], *, choice: Choice, limits: Limits, around: Surroundings, console: Console) -> int:
     """Deliver what manifests declare. Again: only what is missing."""
     from cas import commands
 
-    return commands.apply(paths, limits, around, console)
+    return commands.apply(paths, choice, limits, around, console)
 
 
 @cas.command()

@@ -27,14 +27,18 @@ def send(request: preparation.SendRequest, limits: Limits, around: Surroundings,
     return _deliver("send", ready, limits, around, console)
 
 
-def apply(paths: Sequence[Path], limits: Limits, around: Surroundings, console: Console) -> int:
+def apply(
+    paths: Sequence[Path], choice: preparation.Choice, limits: Limits, around: Surroundings, console: Console
+) -> int:
     """Plan these manifests and deliver."""
     _unless_halted(around)
-    ready = preparation.of_manifests(paths, around, _signer(around).fingerprint)
+    ready = preparation.of_manifests(paths, choice, around, _signer(around).fingerprint)
     return _deliver("apply", ready, limits, around, console)
 
 
-def validate(paths: Sequence[Path], around: Surroundings, console: Console, *, each: bool = False) -> int:
+def validate(
+    paths: Sequence[Path], choice: preparation.Choice, around: Surroundings, console: Console, *, each: bool = False
+) -> int:
     """All that can be known offline, without a key; of all together, or of each manifest among the files by itself."""
     runs: list[Sequence[Path]] = [paths]
     if each:
@@ -42,7 +46,7 @@ def validate(paths: Sequence[Path], around: Surroundings, console: Console, *, e
         runs = [[manifest] for manifest in manifests]
         for path in others:
             console.say(f"note: {path} has no key `cas`, so that it is no manifest, and was passed over")
-    warnings, deliveries = _checked(runs, around)
+    warnings, deliveries = _checked(runs, choice, around)
     _note_halt(around, console)
     if console.form is Form.TEXT:
         for line in diagnostic_view.lines(warnings):
@@ -53,13 +57,15 @@ def validate(paths: Sequence[Path], around: Surroundings, console: Console, *, e
     return ExitCode.OK
 
 
-def _checked(runs: Sequence[Sequence[Path]], around: Surroundings) -> tuple[tuple[Diagnostic, ...], int]:
+def _checked(
+    runs: Sequence[Sequence[Path]], choice: preparation.Choice, around: Surroundings
+) -> tuple[tuple[Diagnostic, ...], int]:
     """The warnings of all runs, each once, and the number of deliveries. Raises InvalidInput with all that is found."""
     found: list[Diagnostic] = []
     deliveries, failed = 0, False
     for paths in runs:
         try:
-            ready = preparation.of_manifests(paths, around, lambda name: name or "")
+            ready = preparation.of_manifests(paths, choice, around, lambda name: name or "")
             found += ready.warnings
             deliveries += len(ready.plan.deliveries)
         except InvalidInput as error:
@@ -71,9 +77,9 @@ def _checked(runs: Sequence[Sequence[Path]], around: Surroundings) -> tuple[tupl
     return unique, deliveries
 
 
-def plan(paths: Sequence[Path], around: Surroundings, console: Console) -> int:
+def plan(paths: Sequence[Path], choice: preparation.Choice, around: Surroundings, console: Console) -> int:
     """The dry run: shows what would be sent; connects to nothing, writes nothing."""
-    ready = preparation.of_manifests(paths, around, _signer(around).fingerprint)
+    ready = preparation.of_manifests(paths, choice, around, _signer(around).fingerprint)
     _note_halt(around, console)
     for line in diagnostic_view.lines(ready.warnings):
         console.say(line)

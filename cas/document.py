@@ -89,6 +89,11 @@ def parse(content: bytes, *, file: str, loader: Any = None) -> Document:
     return Document(file=file, text=text, value=builder.value, start=builder.start, places=builder.places)
 
 
+def scalar(text: str) -> Any:
+    """What a plain scalar means."""
+    return WORDS[text] if text in WORDS else int(text) if INTEGER.fullmatch(text) else text
+
+
 def _events(text: str, loader: Any) -> Iterator[Any]:
     """Events, not nodes: composing nodes recurses, and follows an alias bomb wherever it leads."""
     parser = loader(text)
@@ -151,7 +156,7 @@ class _Builder:
         if event.tag is not None:
             self._tag(event)
         if not event.style:
-            value = WORDS[value] if value in WORDS else int(value) if INTEGER.fullmatch(value) else value
+            value = scalar(value)
         elif event.style == '"' and ESCAPED_CONTROL.search(value):
             self._finding(event, "control-character", "a control character is escaped in this text", "leave it out")
         if event.anchor:

@@ -5,7 +5,7 @@ It formats nothing and looks nothing up: time, connections, signatures and HALT 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
@@ -14,12 +14,13 @@ from threading import Thread
 from cas import transports
 from cas.batch import Batch, World
 from cas.errors import CasError, ExitCode
-from cas.events import DeliveryFinished, Event, RunFinished, RunStarted, exit_code
+from cas.events import DeliveryFinished, Event, Outcome, RunFinished, RunStarted, exit_code
 from cas.intents import begun, intent
 from cas.ledger import Entry, Ledger
 from cas.names import timestamp
 from cas.parcel import Parcel, parcel
-from cas.plan import Delivery, Plan
+from cas.plan import DELIVER, NO_MESSAGE, SKIP, Delivery, Plan
+from cas.schedule import Standing, blocked, schedule
 from cas.signatures import Content, Sign, signatures
 from cas.transports.transport import Envelope
 
@@ -29,7 +30,9 @@ def execute(plan: Plan, digest: str, world: World, *, content: Content, sign: Si
     known = world.ledger.find(delivery.identity for delivery in plan.deliveries)
     items = list(_set_out(plan, known, world, content, sign))
     _refuse_conflicts(items, world)
-    return _run(items, digest, world, content)
+    skipped = [delivery for delivery in plan.deliveries if delivery.action == SKIP]
+    done = {identity for identity, entry in known.items() if entry.done}
+    return _run(items, digest, world, content, skipped, done)
 
 
 def finish(deliveries: Sequence[Delivery], known: Mapping[str, Entry], world: World) -> Iterator[Event]:
@@ -38,10 +41,22 @@ def finish(deliveries: Sequence[Delivery], known: Mapping[str, Entry], world: Wo
     return _run(items, None, world, _nothing)
 
 
-def _run(items: Sequence[Parcel], plan: str | None, world: World, content: Content) -> Iterator[Event]:
-    yield RunStarted(time=world.now(), plan=plan, deliveries=len(items))
-    finished: list[DeliveryFinished] = []
-    for event in _batches(items, world, content):
+def _run(
+    items: Sequence[Parcel],
+    plan: str | None,
+    world: World,
+    content: Content,
+    skipped: Sequence[Delivery] = (),
+    done: Set[str] = frozenset(),
+) -> Iterator[Event]:
+    yield RunStarted(time=world.now(), plan=plan, deliveries=len(items) + len(skipped))
+    standing, finished = Standing(), list[DeliveryFinished]()
+    for delivery in skipped:
+        left = _never_set_out(delivery, Outcome.SKIPPED, delivery.reason, ExitCode.OK, world)
+        # What `when` leaves out counts as done; what was not selected has to be known to be delivered.
+        standing.take(delivery, left, fulfilled=delivery.message == NO_MESSAGE or delivery.identity in done)
+        yield left
+    for event in _groups(items, world, content, standing):
         if isinstance(event, DeliveryFinished):
             finished.append(event)
         yield event
@@ -54,14 +69,15 @@ def _set_out(plan: Plan, known: Mapping[str, Entry], world: World, content: Cont
 
     What the ledger knows goes as it was begun, and needs no signature.
     """
-    new = [delivery for delivery in plan.deliveries if delivery.identity not in known]
+    deliveries = [delivery for delivery in plan.deliveries if delivery.action == DELIVER]
+    new = [delivery for delivery in deliveries if delivery.identity not in known]
     wanted = [(delivery.message.digest, delivery.sign.key) for delivery in new if delivery.sign and delivery.sign.key]
     # Beside gpg, which leaves this process nothing to do. Nothing else may import meanwhile: cycles would come apart.
     loading = Thread(target=transports.load, args=([delivery.destination for delivery in new if wanted],))
     loading.start()
     made = signatures(wanted, content=content, sign=sign, stop=world.stop)
     loading.join()
-    for delivery in plan.deliveries:
+    for delivery in deliveries:
         if delivery.identity in known:
             yield begun(delivery, known[delivery.identity], world.ledger)
             continue
@@ -109,40 +125,63 @@ def _envelope(delivery: Delivery, plan: Plan, ledger: Ledger, signature: bytes |
     )
 
 
-def _batches(items: Sequence[Parcel], world: World, content: Content) -> Iterator[Event]:
-    """Run one batch a host, side by side, and yield their events as they come."""
-    happened: SimpleQueue[Event | BaseException | None] = SimpleQueue()
+def _groups(items: Sequence[Parcel], world: World, content: Content, standing: Standing) -> Iterator[Event]:
+    """Run the groups side by side, each when those before it have ended, and yield their events as they come."""
+    happened: SimpleQueue[Event | BaseException | int] = SimpleQueue()
 
-    def work(batch: Batch) -> None:
+    def work(number: int, batch: Batch) -> None:
         try:
             batch.run()
         except BaseException as error:
             happened.put(error)
         finally:
-            happened.put(None)
+            happened.put(number)
 
-    hosts = _by_host(items)
-    if not hosts:
-        return
+    waiting = dict(enumerate(schedule(items)))
+    deliveries = {item.delivery.identity: item.delivery for item in items}
+    under_way: set[int] = set()
     # A thread for each: how many of them deliver at once, the world says, and those in a back-off hold up nobody.
-    with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
-        for host in hosts.values():
-            pool.submit(work, Batch(host, world, content, happened.put))
-        left = len(hosts)
-        while left:
-            match happened.get():
-                case None:
-                    left -= 1
-                case BaseException() as error:
-                    raise error
-                case event:
-                    yield event
+    with ThreadPoolExecutor(max_workers=max(1, len(waiting))) as pool:
+        while waiting or under_way:
+            ready = [number for number, group in waiting.items() if not group.behind & (waiting.keys() | under_way)]
+            for number in ready:
+                free = []
+                for item, reason in standing.told(waiting.pop(number)):
+                    if reason is None:
+                        free.append(item)
+                        continue
+                    stopped = _never_set_out(item.delivery, *blocked(reason), world)
+                    standing.take(item.delivery, stopped)
+                    yield stopped
+                if free:
+                    under_way.add(number)
+                    pool.submit(work, number, Batch(free, world, content, happened.put))
+            ended = not under_way
+            while not ended:
+                match happened.get():
+                    case int() as number:
+                        under_way.discard(number)
+                        ended = True
+                    case BaseException() as error:
+                        raise error
+                    case event:
+                        if isinstance(event, DeliveryFinished):
+                            standing.take(deliveries[event.identity], event)
+                        yield event
 
 
-def _by_host(items: Iterable[Parcel]) -> Mapping[tuple[object, ...], list[Parcel]]:
-    hosts: dict[tuple[object, ...], list[Parcel]] = {}
-    for item in items:
-        to = item.delivery.destination
-        way = (to.transport, to.host, to.port, to.user, to.identity_file, to.host_key)
-        hosts.setdefault(way, []).append(item)
-    return hosts
+def _never_set_out(
+    delivery: Delivery, outcome: Outcome, reason: str | None, code: ExitCode, world: World
+) -> DeliveryFinished:
+    return DeliveryFinished(
+        time=world.now(),
+        id=delivery.id,
+        identity=delivery.identity,
+        destination=delivery.destination.address,
+        outcome=outcome,
+        source=delivery.message.source,
+        where=delivery.destination.inbox,
+        files=delivery.files,
+        reason=reason,
+        exit_code=code,
+    )

@@ -12,6 +12,7 @@ from cas.errors import ExitCode
 from cas.names import NAME_RULE, is_machine, is_name
 
 LOCAL = "local"
+GROUP = "@"
 MEBIBYTE = 1 << 20
 TRANSPORTS = ("auto", "python", "sftp", "rsync")
 TABLES = ("peers", "projects", "groups", "policy", "senders")
@@ -50,12 +51,16 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """All that peers.toml says. `inboxes`: the inbox path of each project that has one of its own."""
+    """All that peers.toml says. `inboxes`: the inbox path of each project that has one of its own.
+
+    `groups`: the destinations of each group, with those of the groups in it.
+    """
 
     file: str
     peers: Mapping[str, Peer] = field(default_factory=dict)
     inboxes: Mapping[str, str] = field(default_factory=dict)
     policy: Policy = field(default_factory=Policy)
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +75,11 @@ class Destination:
     transport: str
     identity_file: str | None
     host_key: str | None
+
+    @property
+    def is_at(self) -> tuple[object, ...]:
+        """Equal for destinations that are the same inbox, whatever they are called."""
+        return (self.host, self.port, self.user, self.inbox)
 
 
 EMPTY = Inventory(file="peers.toml")
@@ -111,6 +121,19 @@ def resolve(inventory: Inventory, target: str, *, hostname: str, place: Place | 
     )
 
 
+def members(inventory: Inventory, text: str, *, place: Place | None) -> tuple[str, ...]:
+    """The destinations of `@<group>`, or the one that a text is. Raises InvalidInput, exit code 2."""
+    if not text.startswith(GROUP):
+        return (text,)
+    name = text.removeprefix(GROUP)
+    if name in inventory.groups:
+        return inventory.groups[name]
+    known = ", ".join(f"`{GROUP}{one}`" for one in sorted(inventory.groups)) or "none"
+    reason = f"no group `{name}` in `{inventory.file}`; the groups there are: {known}"
+    hint = suggestion(name, inventory.groups) or f'add it under [groups]: {name} = ["<machine>.<project>"]'
+    raise _no_destination("unknown-group", reason, place, hint)
+
+
 def parse(content: bytes, *, file: str) -> tuple[Inventory, tuple[Diagnostic, ...]]:
     """peers.toml, with warnings for keys that are not known. Raises InvalidInput with every error."""
     import tomllib  # here: many have no peers.toml
@@ -127,12 +150,13 @@ def parse(content: bytes, *, file: str) -> tuple[Inventory, tuple[Diagnostic, ..
     projects = {name: reader.table(project, "projects", name) for name, project in reader.tables(tables, "projects")}
     inboxes = {name: _inbox(name, project, reader) for name, project in projects.items()}
     policy = _policy(reader.table(tables.get("policy", {}), "policy"), reader)
+    groups = _groups(reader.table(tables.get("groups", {}), "groups"), reader)
     reader.unknown(tables, TABLES)
     errors = [found for found in reader.found if found.severity is Severity.ERROR]
     if errors:
         raise InvalidInput(reader.found)
     inboxes_said = {name: inbox for name, inbox in inboxes.items() if inbox is not None}
-    return Inventory(file=file, peers=peers, inboxes=inboxes_said, policy=policy), tuple(reader.found)
+    return Inventory(file=file, peers=peers, inboxes=inboxes_said, policy=policy, groups=groups), tuple(reader.found)
 
 
 class _Reader:
@@ -149,7 +173,7 @@ class _Reader:
     def table(self, value: Any, *path: str) -> Mapping[str, Any]:
         if isinstance(value, dict):
             return value
-        self._wrong(path, f"is {_kind(value)}, not a table")
+        self.wrong(path, f"is {_kind(value)}, not a table")
         return {}
 
     def take(self, table: Mapping[str, Any], path: tuple[str, ...], fits: Callable[[Any], bool], expected: str) -> Any:
@@ -160,7 +184,7 @@ class _Reader:
         shown = (
             f"`{value[:LONGEST_SHOWN]}`" if isinstance(value, str) else f"`{value}`" if _whole(value) else _kind(value)
         )
-        self._wrong(path, f"is {shown}, not {expected}")
+        self.wrong(path, f"is {shown}, not {expected}")
         return None
 
     def unknown(self, table: Mapping[str, Any], known: tuple[str, ...], *path: str) -> None:
@@ -170,8 +194,8 @@ class _Reader:
     def warn(self, path: tuple[str, ...], reason: str, hint: str | None) -> None:
         self._find("unknown-key", path, reason, hint, Severity.WARNING)
 
-    def _wrong(self, path: tuple[str, ...], reason: str) -> None:
-        self._find("invalid-peers", path, reason, None, Severity.ERROR)
+    def wrong(self, path: tuple[str, ...], reason: str, hint: str | None = None, code: str = "invalid-peers") -> None:
+        self._find(code, path, reason, hint, Severity.ERROR)
 
     def _find(self, code: str, path: tuple[str, ...], reason: str, hint: str | None, severity: Severity) -> None:
         message, place = f"`{'.'.join(path)}` {reason}", self._place(path)
@@ -234,6 +258,36 @@ def _policy(table: Mapping[str, Any], reader: _Reader) -> Policy:
         max_deliveries=take("max_deliveries", lambda value: _whole(value) and value >= 0, "a whole number from 0"),
         max_bytes=take("max_bytes", lambda value: _whole(value) and value >= 1, "a whole number from 1") or MEBIBYTE,
     )
+
+
+def _groups(table: Mapping[str, Any], reader: _Reader) -> dict[str, tuple[str, ...]]:
+    """The destinations of each group; a group in a group is written `@name`, or by its bare name."""
+    lists = {name: _members(name, table, reader) for name in table}
+    return {name: tuple(dict.fromkeys(_flat(name, lists, (), reader))) for name in lists}
+
+
+def _members(name: str, table: Mapping[str, Any], reader: _Reader) -> list[str]:
+    def fits(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(one, str) and one for one in value)
+
+    found = reader.take(table, ("groups", name), fits, "a list of destinations and groups")
+    return [one if "." in one or one.startswith(GROUP) else f"{GROUP}{one}" for one in found or ()]
+
+
+def _flat(name: str, lists: Mapping[str, list[str]], inside: tuple[str, ...], reader: _Reader) -> Iterator[str]:
+    for member in lists[name]:
+        group = member.removeprefix(GROUP)
+        if not member.startswith(GROUP):
+            yield member
+        elif group in (*inside, name):
+            if group == (*inside, name)[0]:  # told of each group of the circle
+                around = " → ".join((*inside, name, group))
+                reader.wrong(("groups", group), f"holds itself: {around}", code="group-cycle")
+        elif group not in lists:
+            hint = suggestion(group, lists)
+            reader.wrong(("groups", name), f"holds the group `{group}`, which is not there", hint, "unknown-group")
+        else:
+            yield from _flat(group, lists, (*inside, name), reader)
 
 
 def _text(pattern: re.Pattern[str]) -> Callable[[Any], bool]:

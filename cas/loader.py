@@ -10,19 +10,20 @@ import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from glob import glob
 from pathlib import Path
 from typing import Any
 
 from cas import inventory as inventories
 from cas.diagnostics import Diagnostic, InvalidInput, Place
 from cas.errors import CasError, ExitCode, UsageError
+from cas.expansion import Source
 from cas.inventory import Inventory
 from cas.manifest import Manifest
 from cas.message import Message
 from cas.message import parse as parse_message
 from cas.names import NAME_RULE, digest, is_name, sender_of
 from cas.plan import Input
-from cas.planner import Source
 
 PEERS = "peers.toml"
 LARGEST_MANIFEST = 10 << 20
@@ -40,7 +41,6 @@ class Loaded:
     inputs: tuple[Input, ...]
     root: Path
     diagnostics: tuple[Diagnostic, ...]
-    contents: Contents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +76,12 @@ def load_inventory(folder: Path) -> tuple[Inventory, tuple[Diagnostic, ...]]:
 
 
 def load(paths: Sequence[Path], *, projects: Path, max_bytes: int) -> Loaded:
-    """All manifests below these paths, with their messages. What is wrong is collected, not raised."""
+    """All manifests below these paths, each with the folder that its messages lie in. What is wrong is collected."""
     found: list[Diagnostic] = []
     files = list({_absolute(file): file for file in _manifest_files(paths, found)}.values())
     root = Path(os.path.commonpath([_absolute(file).parent for file in files])) if files else Path()
     schema = load_schema("manifest") if files else {}
     sources, inputs = [], []
-    places: dict[str, Path] = {}
     for file in files:
         try:
             content = read(file, LARGEST_MANIFEST)
@@ -92,18 +91,8 @@ def load(paths: Sequence[Path], *, projects: Path, max_bytes: int) -> Loaded:
         except InvalidInput as error:
             found += error.diagnostics
             continue
-        messages = _messages(manifest, file.parent, max_bytes, found)
-        places |= {message.digest: file.parent / path for path, message in messages.items()}
-        inputs += [_input(file.parent / path, root, message.digest, message.size) for path, message in messages.items()]
-        sources.append(Source(manifest=manifest, sender=sender, messages=messages))
-    unique = {item.path: item for item in inputs}
-    return Loaded(
-        sources=tuple(sources),
-        inputs=tuple(unique.values()),
-        root=root,
-        diagnostics=tuple(found),
-        contents=Contents(files=places, limit=max_bytes),
-    )
+        sources.append(Source(manifest=manifest, sender=sender, library=Folder(file.parent, root, max_bytes)))
+    return Loaded(sources=tuple(sources), inputs=tuple(inputs), root=root, diagnostics=tuple(found))
 
 
 def manifests_among(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
@@ -124,6 +113,29 @@ def _may_be_manifest(file: Path) -> bool:
         return MANIFEST_KEY.search(read(file, LARGEST_MANIFEST)) is not None
     except InvalidInput:
         return True
+
+
+def variables(given: Sequence[str], files: Sequence[Path]) -> dict[str, Any]:
+    """The values of `--vars-file`, and over them those of `--var NAME=VALUE`. Raises InvalidInput, UsageError."""
+    if not given and not files:
+        return {}
+    from cas import document
+
+    found: dict[str, Any] = {}
+    for path in files:
+        parsed = document.parse(read(path, LARGEST_MANIFEST), file=str(path))
+        if not isinstance(parsed.value, dict):
+            place = Place(file=str(path), line=1)
+            reason = "a file of variables is a map of names and values"
+            raise InvalidInput([Diagnostic(code="wrong-type", message=reason, place=place, hint="release: 1.4.0")])
+        found |= parsed.value
+    for one in given:
+        name, equals, text = one.partition("=")
+        if not equals or not name.isidentifier():
+            hint = "such as --var release=1.4.0"
+            raise UsageError(f"`--var {one}` is not of the form NAME=VALUE", code="malformed-variable", hint=hint)
+        found[name] = document.scalar(text)
+    return found
 
 
 def load_schema(name: str) -> Mapping[str, Any]:
@@ -223,21 +235,88 @@ def _sender(manifest: Manifest, file: Path, projects: Path) -> str:
     )
 
 
-def _messages(manifest: Manifest, folder: Path, max_bytes: int, found: list[Diagnostic]) -> dict[str, Message]:
-    messages: dict[str, Message] = {}
-    tried = set()
-    resolved = cache(Path.resolve)  # the folders are few
-    for wanted in (send.message for send in manifest.sends):
-        if wanted.path in tried:
-            continue
-        tried.add(wanted.path)
-        try:
-            path = _below(folder, wanted.path, wanted.place, resolved)
-            content = read(path, max_bytes, place=wanted.place)
-            messages[wanted.path] = parse_message(content, place=Place(file=str(path)))
-        except InvalidInput as error:
-            found += error.diagnostics
-    return messages
+class Folder:
+    """A manifest's folder, and what was read below it: the messages' files by digest, and those that templates made.
+
+    `inputs` are the files that were read, by path; `held` the bytes of messages that were made, by digest.
+    """
+
+    def __init__(self, folder: Path, root: Path, max_bytes: int) -> None:
+        self._folder, self._root, self._limit = folder, root, max_bytes
+        self._resolved = cache(Path.resolve)  # the folders are few
+        self._messages: dict[str, Message | None] = {}
+        self._texts: dict[str, str] = {}
+        self.inputs: dict[str, Input] = {}
+        self.files: dict[str, Path] = {}
+        self.held: dict[str, bytes] = {}
+
+    def message(self, path: str, place: Place | None) -> Message | None:
+        if path not in self._messages:
+            self._messages[path] = None
+            found, content = self._read(path, place)
+            message = parse_message(content, place=Place(file=str(found)))
+            self._messages[path] = message
+            self.files[message.digest] = found
+        return self._messages[path]
+
+    def text(self, path: str, place: Place | None) -> str:
+        if path not in self._texts:
+            found, content = self._read(path, place)
+            try:
+                self._texts[path] = content.decode("utf-8")
+            except UnicodeDecodeError as error:
+                line = content.count(b"\n", 0, error.start) + 1
+                reason = f"byte {error.start + 1} of the template is not UTF-8"
+                raise _not_text(reason, Place(file=str(found), line=line)) from error
+        return self._texts[path]
+
+    def files_matching(self, pattern: str, place: Place | None) -> Sequence[str]:
+        if pattern.startswith("/") or {"..", "**"} & set(pattern.split("/")):
+            hint = "such as outbox/*/*.org: one * for each level, below the manifest's folder"
+            message = f"`{pattern}` is not a pattern of files below the manifest's folder"
+            raise InvalidInput([Diagnostic(code="outside", message=message, place=place, hint=hint)])
+        found = glob(pattern, root_dir=self._folder)
+        for path in found:  # a link on the way may lead outside
+            _below(self._folder, path, place, self._resolved)
+        return sorted(path for path in found if os.path.isfile(self._folder / path))
+
+    def hold(self, message: Message, content: bytes) -> None:
+        self.held[message.digest] = content
+
+    def named(self, path: str) -> str:
+        return _absolute(self._folder / path).relative_to(self._root).as_posix()
+
+    def _read(self, path: str, place: Place | None) -> tuple[Path, bytes]:
+        found = _below(self._folder, path, place, self._resolved)
+        content = read(found, self._limit, place=place)
+        self.inputs[path] = _input(found, self._root, digest(content), len(content))
+        return found, content
+
+
+class Single:
+    """One message, in the place of a folder: that of `cas send`. None where it cannot be had."""
+
+    def __init__(self, message: Message | None, content: bytes) -> None:
+        self._message = message
+        self.inputs: dict[str, Input] = {}
+        self.files: dict[str, Path] = {}
+        self.held = {message.digest: content} if message else {}
+
+    def message(self, path: str, place: Place | None) -> Message | None:
+        del path, place
+        return self._message
+
+    def text(self, path: str, place: Place | None) -> str:
+        raise AssertionError(path, place)
+
+    def files_matching(self, pattern: str, place: Place | None) -> Sequence[str]:
+        raise AssertionError(pattern, place)
+
+    def hold(self, message: Message, content: bytes) -> None:
+        raise AssertionError(message, content)
+
+    def named(self, path: str) -> str:
+        return path
 
 
 def _below(folder: Path, path: str, place: Place | None, resolved: Callable[[Path], Path]) -> Path:
@@ -289,6 +368,10 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror.lower()}"
     return f"cannot be read: {error}"
+
+
+def _not_text(message: str, place: Place) -> InvalidInput:
+    return InvalidInput([Diagnostic(code="undecodable-message", message=message, place=place, hint="save it as UTF-8")])
 
 
 def _changed(path: Path) -> CasError:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from cas.inventory import Destination
@@ -11,6 +12,7 @@ from cas.manifest import Retry, Sign
 from cas.names import digest, timestamp
 
 FORMAT = "cas.plan/1"
+DELIVER, SKIP = "deliver", "skip"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +36,16 @@ class PlannedMessage:
     sequence: int
 
 
+NO_MESSAGE = PlannedMessage(source="", digest="", bytes=0, conversation="", type="", sequence=0)
+"""Of what `when` leaves out: nobody made one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One message to one inbox. `sign.key` is a full fingerprint; None for an unsigned send.
+    """One message to one inbox. `sign.key` is a full fingerprint; None for an unsigned send, and one that is skipped.
+
+    `send`: the id of its send, with its item's key. `after`: the ids of the sends, or of their items, that come before.
+    `action` is `skip` for what `when` left out, which has no message, or what was not selected; `reason` says which.
 
     `lane`: deliveries of one lane go one after the other, in the order of the plan. `files`: in the order in which they
     become visible, the message last. `repeatable`: to plan it again gives the same identity.
@@ -54,6 +63,9 @@ class Delivery:
     tags: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     repeatable: bool = True
+    send: str = ""
+    action: str = DELIVER
+    reason: str | None = None
 
     @property
     def name(self) -> str:
@@ -70,6 +82,7 @@ class Plan:
     name: str
     sender: str | None
     tool_version: str
+    variables: Mapping[str, object] = field(default_factory=dict)
     inputs: tuple[Input, ...]
     deliveries: tuple[Delivery, ...]
 
@@ -83,7 +96,7 @@ def fields(plan: Plan) -> dict[str, object]:
         "tool": {"name": "cas", "version": plan.tool_version},
         "name": plan.name,
         "sender": plan.sender,
-        "variables": {},
+        "variables": dict(plan.variables),
         "inputs": [{"path": item.path, "digest": item.digest, "bytes": item.bytes} for item in plan.inputs],
         "deliveries": [_delivery_fields(delivery) for delivery in plan.deliveries],
     }
@@ -107,18 +120,13 @@ def _delivery_fields(delivery: Delivery) -> dict[str, object]:
         "id": delivery.id,
         "identity": delivery.identity,
         "sender": delivery.sender,
-        "action": "deliver",
+        "send": delivery.send,
+        "action": delivery.action,
+        "reason": delivery.reason,
         "lane": delivery.lane,
         "after": list(delivery.after),
         "tags": list(delivery.tags),
-        "message": {
-            "source": message.source,
-            "digest": message.digest,
-            "bytes": message.bytes,
-            "conversation": message.conversation,
-            "type": message.type,
-            "sequence": message.sequence,
-        },
+        "message": None if message is NO_MESSAGE else _message_fields(message),
         "destination": {  # no identity file: it is the applying user's own, and may lie in a home
             "address": destination.address,
             "host": destination.host,
@@ -131,4 +139,15 @@ def _delivery_fields(delivery: Delivery) -> dict[str, object]:
         "files": list(delivery.files),
         "sign": {"key": delivery.sign.key} if delivery.sign else None,
         "retry": {"retries": retry.retries, "backoff": list(retry.backoff), "timeout": retry.timeout},
+    }
+
+
+def _message_fields(message: PlannedMessage) -> dict[str, object]:
+    return {
+        "source": message.source,
+        "digest": message.digest,
+        "bytes": message.bytes,
+        "conversation": message.conversation,
+        "type": message.type,
+        "sequence": message.sequence,
     }

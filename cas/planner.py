@@ -1,68 +1,48 @@
-"""The planner: manifests, messages and inventory into a plan, or into all that is wrong with them. Pure."""
+"""The planner: drafts of deliveries into a plan, or into all that is wrong with them together. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
 from itertools import pairwise
 
 from cas.diagnostics import Diagnostic, InvalidInput, Place
-from cas.inventory import Destination, Inventory, resolve
-from cas.manifest import Manifest, Send, Target
-from cas.message import Message
+from cas.expansion import Draft, Source
+from cas.inventory import Inventory
+from cas.manifest import Send
 from cas.names import canonical_name, identity, signature_name
-from cas.plan import Delivery, Input, Plan, PlannedMessage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """A manifest with what belongs to it: who sends, and its messages by the path that its sends give."""
-
-    manifest: Manifest
-    sender: str
-    messages: Mapping[str, Message]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Draft:
-    """A delivery to be, with the places that a diagnostic of it names."""
-
-    source: Source
-    send: Send
-    target: Target
-    message: Message
-    destination: Destination
-
-    @property
-    def lane(self) -> tuple[object, ...]:
-        """Deliveries with an equal one go one after the other: one inbox, one conversation."""
-        return (*_inbox(self.destination), self.message.conversation)
+from cas.order import against_order
+from cas.plan import DELIVER, NO_MESSAGE, SKIP, Delivery, Input, Plan, PlannedMessage
 
 
 def plan(
     sources: Sequence[Source],
+    drafts: Sequence[Draft],
     inventory: Inventory,
     *,
     clock: datetime,
     ttl: timedelta | None,
-    hostname: str,
     fingerprint: Callable[[str | None], str],
+    left_out: Callable[[Draft], str | None] = lambda _: None,
+    variables: Mapping[str, object] | None = None,
     inputs: Sequence[Input] = (),
     version: str,
     word: str | None = None,
 ) -> Plan:
-    """The plan for these manifests at this time; raises InvalidInput with everything that is wrong.
+    """The plan for these manifests and the drafts made of them; raises InvalidInput with everything that is wrong.
 
-    `fingerprint` gives the full fingerprint for a key's name, or for None the default key's. `word` makes every
-    identity a new one. A send whose message is missing from its source is passed over: that has been reported.
+    `fingerprint` gives the full fingerprint for a key's name, or for None the default key's. `left_out` says why a
+    draft was not selected, or None. `word` makes every identity a new one.
     """
     found: list[Diagnostic] = []
-    drafts = [draft for source in sources for draft in _drafts(source, inventory, hostname, found)]
-    lanes = _lanes(drafts, found)
-    found += _against_policy(drafts, inventory)
+    sent = [draft for draft in drafts if draft.message]
+    lanes = _lanes(sent, found)
+    reasons = {id(draft): draft.reason or left_out(draft) for draft in drafts}
+    found += _against_policy([draft for draft in sent if reasons[id(draft)] is None], inventory)
     found += _doubled_ids(sources)
+    found += against_order(sources, drafts, lanes)
     if found:
         raise InvalidInput(found)
     names = _names(lanes, clock)
@@ -75,61 +55,40 @@ def plan(
         name=", ".join(dict.fromkeys(source.manifest.name for source in sources)),
         sender=senders.pop() if len(senders) == 1 else None,
         tool_version=version,
+        variables=dict(variables or {}),
         inputs=tuple(sorted(inputs, key=lambda item: item.path)),
         deliveries=tuple(
-            _delivery(draft, names[id(draft)], lane_names[id(draft)], key_of, word)
+            _delivery(draft, names.get(id(draft)), lane_names.get(id(draft)), reasons[id(draft)], key_of, word)
             for draft in _in_order(drafts, lanes)
         ),
     )
 
 
-def _drafts(source: Source, inventory: Inventory, hostname: str, found: list[Diagnostic]) -> list[_Draft]:
-    drafts = []
-    for send in source.manifest.sends:
-        inboxes = set()
-        for target in send.destinations:
-            try:
-                destination = resolve(inventory, target.text, hostname=hostname, place=target.place)
-            except InvalidInput as error:
-                found += error.diagnostics
-                continue
-            message = source.messages.get(send.message.path)
-            if message is None or _inbox(destination) in inboxes:
-                continue
-            inboxes.add(_inbox(destination))
-            drafts.append(_Draft(source=source, send=send, target=target, message=message, destination=destination))
-    return drafts
-
-
-def _inbox(destination: Destination) -> tuple[object, ...]:
-    """Equal for destinations that are the same inbox, whatever they are called."""
-    return (destination.host, destination.port, destination.user, destination.inbox)
-
-
-def _lanes(drafts: Sequence[_Draft], found: list[Diagnostic]) -> list[list[_Draft]]:
+def _lanes(drafts: Sequence[Draft], found: list[Diagnostic]) -> list[list[Draft]]:
     """The drafts of each lane, by SEQUENCE, then by position."""
-    lanes: dict[tuple[object, ...], list[_Draft]] = {}
+    lanes: dict[tuple[object, ...], list[Draft]] = {}
     for draft in drafts:
-        lanes.setdefault(draft.lane, []).append(draft)
+        assert draft.message
+        lanes.setdefault((*draft.destination.is_at, draft.message.conversation), []).append(draft)
     for lane in lanes.values():
-        lane.sort(key=lambda draft: draft.message.sequence)
-        found += [
-            _doubled(before, draft)
-            for before, draft in pairwise(lane)
-            if before.message.sequence == draft.message.sequence
-        ]
+        lane.sort(key=_sequence)
+        found += [_doubled(before, draft) for before, draft in pairwise(lane) if _sequence(before) == _sequence(draft)]
     return list(lanes.values())
 
 
-def _in_order(drafts: Sequence[_Draft], lanes: Sequence[Sequence[_Draft]]) -> list[_Draft]:
+def _sequence(draft: Draft) -> int:
+    return draft.message.sequence if draft.message else 0
+
+
+def _in_order(drafts: Sequence[Draft], lanes: Sequence[Sequence[Draft]]) -> list[Draft]:
     """By position in the manifests; within a lane, by SEQUENCE: each lane keeps the positions that it has."""
     following = {}
     for lane in lanes:
         following.update(dict.fromkeys(map(id, lane), iter(lane)))
-    return [next(following[id(draft)]) for draft in drafts]
+    return [next(following[id(draft)]) if id(draft) in following else draft for draft in drafts]
 
 
-def _names(lanes: Sequence[Sequence[_Draft]], clock: datetime) -> dict[int, str]:
+def _names(lanes: Sequence[Sequence[Draft]], clock: datetime) -> dict[int, str]:
     """The name of each draft, by its `id()`: unique in one inbox, rising within a lane; a later one takes the next free
     second. Lanes can meet too: sender `a-b` with `c`, and `a` with `b-c`, have one name."""
     names: dict[int, str] = {}
@@ -137,8 +96,9 @@ def _names(lanes: Sequence[Sequence[_Draft]], clock: datetime) -> dict[int, str]
     for lane in lanes:
         seconds = 0
         for draft in lane:
-            named = draft.source.sender, draft.message.conversation
-            used = taken.setdefault(_inbox(draft.destination), set())
+            assert draft.message
+            named = draft.sender, draft.message.conversation
+            used = taken.setdefault(draft.destination.is_at, set())
             while (name := canonical_name(clock + timedelta(seconds=seconds), *named)) in used:
                 seconds += 1
             used.add(name)
@@ -147,43 +107,60 @@ def _names(lanes: Sequence[Sequence[_Draft]], clock: datetime) -> dict[int, str]
     return names
 
 
-def _lane_name(lane: Sequence[_Draft]) -> str:
+def _lane_name(lane: Sequence[Draft]) -> str:
     """One for all of a lane, whatever names its inbox was given."""
-    return f"{lane[0].destination.address}/{lane[0].message.conversation}"
+    conversation = lane[0].message.conversation if lane[0].message else ""
+    return f"{lane[0].destination.address}/{conversation}"
 
 
 def _delivery(
-    draft: _Draft, name: str, lane: str, fingerprint: Callable[[str | None], str], word: str | None
+    draft: Draft,
+    name: str | None,
+    lane: str | None,
+    reason: str | None,
+    fingerprint: Callable[[str | None], str],
+    word: str | None,
 ) -> Delivery:
-    message, send, address = draft.message, draft.send, draft.destination.address
-    sign = replace(send.sign, key=fingerprint(send.sign.key)) if send.sign else None
+    message, address, sign = draft.message, draft.destination.address, None
+    if draft.sign and reason is None:
+        sign = replace(draft.sign, key=fingerprint(draft.sign.key))
+    place = (draft.sender, address, message.conversation, message.sequence) if message else None
+    files = () if name is None else (signature_name(name), name) if draft.sign else (name,)
     return Delivery(
-        id=f"{send.id}@{draft.target.text}",
-        identity=identity(draft.source.sender, address, message.conversation, message.sequence, message.digest, word),
-        sender=draft.source.sender,
-        lane=lane,
+        id=f"{draft.id}@{draft.target.text}",
+        send=draft.id,
+        identity=identity(*place, draft.identifying, word) if place else "",
+        sender=draft.sender,
+        lane=lane or "",
         message=PlannedMessage(
-            source=send.message.path,
+            source=draft.origin,
             digest=message.digest,
             bytes=message.size,
             conversation=message.conversation,
             type=message.type,
             sequence=message.sequence,
-        ),
+        )
+        if message
+        else NO_MESSAGE,
         destination=draft.destination,
-        files=(signature_name(name), name) if sign else (name,),
+        files=files,
         sign=sign,
-        retry=send.retry,
+        retry=draft.send.retry,
+        tags=draft.send.tags,
+        after=tuple(one.value for one in draft.after),
         repeatable=word is None,
+        action=DELIVER if reason is None else SKIP,
+        reason=reason,
     )
 
 
-def _doubled(before: _Draft, draft: _Draft) -> Diagnostic:
+def _doubled(before: Draft, draft: Draft) -> Diagnostic:
     message = draft.message
+    assert message
     return Diagnostic(
         code="doubled-sequence",
         message=f"two sends bring conversation `{message.conversation}` to `{draft.target.text}` with SEQUENCE "
-        f"{message.sequence}: `{before.send.id}` and `{draft.send.id}`",
+        f"{message.sequence}: `{before.id}` and `{draft.id}`",
         place=draft.send.place,
         hint="give the later message the next SEQUENCE",
         related=_related(before.send.place, "the first of the two"),
@@ -209,17 +186,17 @@ def _doubled_ids(sources: Sequence[Source]) -> list[Diagnostic]:
     return found
 
 
-def _against_policy(drafts: Sequence[_Draft], inventory: Inventory) -> list[Diagnostic]:
+def _against_policy(drafts: Sequence[Draft], inventory: Inventory) -> list[Diagnostic]:
     policy = inventory.policy
     found = [
         Diagnostic(
             code="policy",
-            message=f"`{draft.send.id}` is not signed, and [policy] has `require_signed`",
+            message=f"`{draft.id}` is not signed, and [policy] has `require_signed`",
             place=draft.send.place,
             hint=f"sign it, or change `{inventory.file}`",
         )
         for draft in drafts
-        if policy.require_signed and draft.send.sign is None
+        if policy.require_signed and draft.sign is None
     ]
     if policy.max_deliveries is not None and len(drafts) > policy.max_deliveries:
         found.append(

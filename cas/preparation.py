@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cas import __version__, loader, planner
 from cas.diagnostics import Diagnostic, InvalidInput, Place, Severity
 from cas.errors import CasError, UsageError
+from cas.expansion import Draft, Source, expand
 from cas.inventory import Inventory, Policy
 from cas.manifest import FileMessage, Manifest, Retry, Send, Sign, Target
-from cas.message import Message
 from cas.message import parse as parse_message
 from cas.names import NAME_RULE, is_name, sender_of
-from cas.plan import Plan
-from cas.planner import Source
+from cas.plan import Input, Plan
+from cas.selection import Selection
 from cas.surroundings import Surroundings
 
 TTL = timedelta(hours=24)
 STDIN = "-"
+SECONDS, SENDS_A_SECOND, MEMORY = 10, 500, 256 << 20
+"""What the templates of a run may take: processor time, and more of it for many sends; bytes."""
 Fingerprint = Callable[[str | None], str]
 """The full fingerprint for a key's name, or for None the default key's; raises SigningError."""
 
@@ -49,19 +51,38 @@ class Ready:
     warnings: tuple[Diagnostic, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What a run takes from its manifests: the deliveries, and the values of variables that the command line gives."""
+
+    selection: Selection = field(default_factory=Selection)
+    variables: tuple[str, ...] = ()
+    variable_files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Expanded:
+    """The drafts of manifests, what is wrong with the rest, what was read for them, and where their messages are."""
+
+    drafts: tuple[Draft, ...]
+    diagnostics: tuple[Diagnostic, ...]
+    inputs: tuple[Input, ...]
+    contents: loader.Contents
+
+
 def of_one_send(request: SendRequest, around: Surroundings, fingerprint: Fingerprint) -> Ready:
     """A manifest of one send, made in memory; raises as `of_manifests`, UsageError too."""
     inventory, warnings = loader.load_inventory(around.config)
     loaded = _loaded_send(request, inventory, around)
     # Each call is a new delivery, also of the same message: a random word makes its identity its own.
-    return _ready(loaded, inventory, warnings, around, fingerprint, word=secrets.token_hex(16))
+    return _ready(loaded, inventory, warnings, around, fingerprint, Choice(), word=secrets.token_hex(16))
 
 
-def of_manifests(paths: Sequence[Path], around: Surroundings, fingerprint: Fingerprint) -> Ready:
-    """All manifests at these paths; raises InvalidInput with everything that is wrong, or SigningError."""
+def of_manifests(paths: Sequence[Path], choice: Choice, around: Surroundings, fingerprint: Fingerprint) -> Ready:
+    """All manifests at these paths; raises InvalidInput with everything that is wrong, UsageError or SigningError."""
     inventory, warnings = loader.load_inventory(around.config)
     loaded = loader.load(paths, projects=around.projects, max_bytes=inventory.policy.max_bytes)
-    return _ready(loaded, inventory, warnings, around, fingerprint)
+    return _ready(loaded, inventory, warnings, around, fingerprint, choice)
 
 
 def _ready(
@@ -70,20 +91,27 @@ def _ready(
     warnings: Sequence[Diagnostic],
     around: Surroundings,
     fingerprint: Fingerprint,
+    choice: Choice,
     *,
     word: str | None = None,
 ) -> Ready:
     """The plan of what was loaded; raises InvalidInput with all that loading and planning found, together."""
-    found = [*warnings, *loaded.diagnostics]
+    clock, given = around.now(), loader.variables(choice.variables, choice.variable_files)
+    expanded = _expanded(loaded, inventory, clock, around.hostname, given)
+    found = [*warnings, *loaded.diagnostics, *expanded.diagnostics]
+    if not any(one.severity is Severity.ERROR for one in found):
+        choice.selection.check(expanded.drafts)
     try:
         plan = planner.plan(
             loaded.sources,
+            expanded.drafts,
             inventory,
-            clock=around.now(),
+            clock=clock,
             ttl=TTL,
-            hostname=around.hostname,
             fingerprint=fingerprint,
-            inputs=loaded.inputs,
+            left_out=choice.selection.left_out,
+            variables=given,
+            inputs=[*loaded.inputs, *expanded.inputs],
             version=__version__,
             word=word,
         )
@@ -91,23 +119,45 @@ def _ready(
         raise InvalidInput([*found, *error.diagnostics]) from error
     if any(one.severity is Severity.ERROR for one in found):
         raise InvalidInput(found)
-    return Ready(plan=plan, contents=loaded.contents, root=loaded.root, policy=inventory.policy, warnings=tuple(found))
+    contents = expanded.contents
+    return Ready(plan=plan, contents=contents, root=loaded.root, policy=inventory.policy, warnings=tuple(found))
+
+
+def _expanded(
+    loaded: loader.Loaded, inventory: Inventory, clock: datetime, hostname: str, given: Mapping[str, object]
+) -> _Expanded:
+    """The drafts; where there are templates, a child with bounds on time and memory makes them."""
+
+    def work(note: Callable[[str], None]) -> _Expanded:
+        drafts, found = expand(loaded.sources, inventory, clock=clock, hostname=hostname, given=given, note=note)
+        places: dict[str, Path] = {}
+        held: dict[str, bytes] = {}
+        inputs: dict[str, Input] = {}
+        for library in (source.library for source in loaded.sources):
+            places |= library.files
+            held |= library.held
+            inputs |= {one.path: one for one in library.inputs.values()}
+        contents = loader.Contents(files=places, held=held, limit=inventory.policy.max_bytes)
+        return _Expanded(drafts=drafts, diagnostics=found, inputs=tuple(inputs.values()), contents=contents)
+
+    if not any(source.manifest.templated for source in loaded.sources):
+        return work(lambda _: None)
+    from cas.confined import confined  # here, since `cas send` and plain manifests go without
+
+    sends = sum(len(source.manifest.sends) for source in loaded.sources)
+    return confined(work, seconds=SECONDS + sends // SENDS_A_SECOND, memory=MEMORY)
 
 
 def _loaded_send(request: SendRequest, inventory: Inventory, around: Surroundings) -> loader.Loaded:
     place = Place(file="<stdin>" if request.message == STDIN else request.message)
-    messages: dict[str, Message] = {}
-    held: dict[str, bytes] = {}
-    found: tuple[Diagnostic, ...] = ()
+    library, found = loader.Single(None, b""), tuple[Diagnostic, ...]()
     try:
         content = read_message(request.message, inventory)
-        message = parse_message(content, place=place)
-        messages[request.message], held[message.digest] = message, content
+        library = loader.Single(parse_message(content, place=place), content)
     except InvalidInput as error:
         found = error.diagnostics
-    source = Source(manifest=_manifest_of(request), sender=_sender(request, around), messages=messages)
-    contents = loader.Contents(held=held)
-    return loader.Loaded(sources=(source,), inputs=(), root=around.folder, diagnostics=found, contents=contents)
+    source = Source(manifest=_manifest_of(request), sender=_sender(request, around), library=library)
+    return loader.Loaded(sources=(source,), inputs=(), root=around.folder, diagnostics=found)
 
 
 def _manifest_of(request: SendRequest) -> Manifest:

@@ -85,9 +85,21 @@ def _value_findings(document: Document, errors: Iterable[Any]) -> Iterator[Diagn
         if error.validator not in about_keys and (path not in by_path or error.validator == "type"):
             by_path[path] = error
     for path, error in by_path.items():
+        if error.schema is False:
+            yield _excluded(document, path)
+            continue
         words = _wrong_type if error.validator == "type" else _wrong_value
         code, message, hint = words(path, error)
         yield Diagnostic(code=code, message=message, place=document.place(path), hint=hint)
+
+
+def _excluded(document: Document, path: Path) -> Diagnostic:
+    return Diagnostic(
+        code="excluded-key",
+        message=f"`{path[-1]}` does not go with the other keys here",
+        place=document.place(path, key=True),
+        hint="a message is one of `file`, `template` and `body`; `vars` go with the last two",
+    )
 
 
 def _wrong_type(path: Path, error: Any) -> tuple[str, str, str | None]:

@@ -21,7 +21,7 @@ WORDS = {
     "object": ("map", "maps"),
     "null": ("nothing", "nothing"),
 }
-PLAIN = re.compile(r"[A-Za-z@][A-Za-z0-9_./@-]*( [A-Za-z0-9][A-Za-z0-9_./-]*)*|(?=[0-9]*[A-F])[0-9A-F]{11,}")
+PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_./@-]*( [A-Za-z0-9][A-Za-z0-9_./-]*)*|(?=[0-9]*[A-F])[0-9A-F]{11,}")
 TYPED = ("true", "false", "null")
 Node = Mapping[str, Any]
 

@@ -478,11 +478,11 @@ def test_all_errors_are_told_at_once_each_with_its_place_and_nothing_is_sent(
 
     assert run.code == 4
     assert re.findall(r"^(\S+?): error\[(\S+?)\]", run.err, re.MULTILINE) == [
+        ("other.yaml:4:38", "unknown-key"),
         ("bad.org:2", "unknown-message-type"),
+        ("m.yaml:5:26", "unknown-peer"),
         ("m.yaml:6:47", "unreadable"),
         ("m.yaml:7:47", "outside"),
-        ("other.yaml:4:38", "unknown-key"),
-        ("m.yaml:5:26", "unknown-peer"),
     ]
     assert run.err.endswith("nothing was sent\n")
     assert not home.inbox("docs").exists()

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from shelf import Shelf
 from support import Home
 
 from cas import inventory as inventories
@@ -18,12 +19,13 @@ from cas.batch import World
 from cas.errors import ExitCode, HaltError, SigningError, TransferError
 from cas.events import DeliveryFinished, DeliveryStarted, Event, FilePublished, Outcome, RunFinished, RunStarted
 from cas.executor import execute
+from cas.expansion import Source, expand
 from cas.inventory import Destination, Policy
 from cas.manifest import FileMessage, Manifest, Retry, Send, Sign, Target
 from cas.message import Message
 from cas.names import digest
 from cas.plan import Plan
-from cas.planner import Source, plan
+from cas.planner import plan
 from cas.run import Limits, world
 from cas.surroundings import read_surroundings
 from cas.transports.transport import Transport
@@ -68,19 +70,14 @@ def planned(
                 place=None,
             )
         )
-    made = plan(
-        [
-            Source(
-                manifest=Manifest(file="m", name="m", sender=None, sends=tuple(records)), sender="b", messages=messages
-            )
-        ],
-        inventories.parse(b"[peers.forge]\n[peers.laptop]\n", file="peers.toml")[0],
-        clock=CLOCK,
-        ttl=None,
-        hostname="here",
-        fingerprint=lambda name: name or KEY,
-        version="0",
+    source = Source(
+        manifest=Manifest(file="m", name="m", sender=None, sends=tuple(records)),
+        sender="b",
+        library=Shelf(messages=messages),
     )
+    peers = inventories.parse(b"[peers.forge]\n[peers.laptop]\n", file="peers.toml")[0]
+    drafts, _ = expand([source], peers, clock=CLOCK, hostname="here")
+    made = plan([source], drafts, peers, clock=CLOCK, ttl=None, fingerprint=lambda name: name or KEY, version="0")
     return made, {one.digest: content_of(one.conversation, one.sequence) for one in messages.values()}
 
 

@@ -12,11 +12,11 @@ CAS = Path(__file__).resolve().parent.parent / "cas"
 
 FLOORS: dict[int, tuple[str, ...]] = {
     0: ("errors", "diagnostics", "names"),
-    1: ("document", "schema", "manifest", "message", "inventory", "plan", "starter"),
-    2: ("planner", "events"),
+    1: ("document", "schema", "manifest", "message", "inventory", "plan", "template", "starter"),
+    2: ("expansion", "order", "selection", "planner", "events"),
     3: ("output",),
-    4: ("loader", "signer", "halt", "failed_sends", "ledger", "locks", "creation", "transports"),
-    5: ("parcel", "intents", "batch", "signatures", "executor"),
+    4: ("loader", "signer", "halt", "failed_sends", "ledger", "locks", "creation", "confined", "transports"),
+    5: ("parcel", "schedule", "intents", "batch", "signatures", "executor"),
     6: (
         "signals",
         "surroundings",
@@ -37,11 +37,11 @@ PURE = 3  # the highest floor that acts on nothing
 # Standard modules that compute. Whatever is not here has to be argued for, and added.
 COMPUTE = {
     "__future__", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime", "difflib", "enum",
-    "functools", "hashlib", "itertools", "json", "math", "operator", "pathlib", "re", "string", "textwrap", "tomllib",
-    "types", "typing", "unicodedata",
+    "fnmatch", "functools", "graphlib", "hashlib", "itertools", "json", "math", "operator", "pathlib", "re", "string",
+    "textwrap", "tomllib", "types", "typing", "unicodedata",
 }  # fmt: skip
 # What a floor may take from outside besides: it parses, or it draws on a stream that it is given.
-OUTSIDE = {"document": {"yaml"}, "schema": {"jsonschema"}, "output.terminal": {"rich"}}
+OUTSIDE = {"document": {"yaml"}, "template": {"jinja2"}, "schema": {"jsonschema"}, "output.terminal": {"rich"}}
 PURE_PATHS = {"PurePath", "PurePosixPath"}
 ACTING_NAMES = {"open", "print", "input", "exec", "eval", "compile", "breakpoint", "__import__", "exit", "quit"}
 ACTING_ATTRIBUTES = {

@@ -7,16 +7,21 @@ import json
 import os
 import socket
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from support import Home
 
 from cas import loader
-from cas.diagnostics import InvalidInput, Place
+from cas.diagnostics import Diagnostic, InvalidInput, Place
 from cas.errors import CasError, ExitCode, UsageError
+from cas.expansion import Source, expand
 from cas.inventory import EMPTY
+from cas.message import Message
+from cas.plan import Input
 
 SEND = "  - {id: hello, destination: local.docs, message: hello.org}\n"
 
@@ -28,11 +33,35 @@ def manifest(path: str | Path, text: str = f"cas: 1\nsends:\n{SEND}") -> Path:
     return path
 
 
-def loaded(home: Home, *paths: str | Path, max_bytes: int = 1 << 20) -> loader.Loaded:
-    return loader.load([Path(path) for path in paths], projects=home.projects, max_bytes=max_bytes)
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What was loaded, with the messages that the sends name."""
+
+    sources: tuple[Source, ...]
+    inputs: tuple[Input, ...]
+    root: Path
+    diagnostics: tuple[Diagnostic, ...]
+    messages: Mapping[str, Message]
+    contents: loader.Contents
 
 
-def codes(found: loader.Loaded) -> list[str]:
+def loaded(home: Home, *paths: str | Path, max_bytes: int = 1 << 20) -> Found:
+    found = loader.load([Path(path) for path in paths], projects=home.projects, max_bytes=max_bytes)
+    drafts, wrong = expand(found.sources, EMPTY, clock=datetime(2026, 11, 23, tzinfo=UTC), hostname="here")
+    folders = [source.library for source in found.sources]
+    return Found(
+        sources=found.sources,
+        inputs=(*found.inputs, *(one for folder in folders for one in folder.inputs.values())),
+        root=found.root,
+        diagnostics=(*found.diagnostics, *wrong),
+        messages={draft.origin: draft.message for draft in drafts if draft.message},
+        contents=loader.Contents(
+            files={key: path for folder in folders for key, path in folder.files.items()}, limit=max_bytes
+        ),
+    )
+
+
+def codes(found: Found) -> list[str]:
     return [one.code for one in found.diagnostics]
 
 
@@ -162,7 +191,7 @@ def test_a_manifest_comes_with_its_messages_and_its_sender(home: Home, message: 
 
     (source,) = found.sources
     wanted = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    assert (source.sender, source.messages["hello.org"].digest) == ("builder", wanted)
+    assert (source.sender, found.messages["hello.org"].digest) == ("builder", wanted)
     assert found.contents(wanted) == content
     assert found.diagnostics == ()
 
@@ -171,7 +200,7 @@ def test_a_manifest_comes_with_its_messages_and_its_sender(home: Home, message: 
 def test_a_message_that_changed_after_it_was_planned_is_refused(home: Home, message: Callable[..., Path], change: str):
     path = message("hello.org")
     found = loaded(home, manifest("m.yaml"))
-    (wanted,) = (one.digest for one in found.sources[0].messages.values())
+    (wanted,) = (one.digest for one in found.messages.values())
     if change == "other bytes":
         path.write_bytes(path.read_bytes() + b".")
     elif change == "longer than allowed":
@@ -264,7 +293,7 @@ def test_a_link_that_stays_below_the_folder_is_followed(home: Home, message: Cal
     found = loaded(home, manifest("m.yaml", f"cas: 1\nsends:\n{SEND.replace('hello.org', path)}"))
 
     assert codes(found) == []
-    assert list(found.sources[0].messages) == [path]
+    assert list(found.messages) == [path]
 
 
 def test_a_loop_of_links_is_refused(home: Home):

@@ -148,3 +148,22 @@ def test_the_records_need_no_yaml():
     code = "import cas.manifest, cas.planner, sys; sys.exit('yaml' in sys.modules or 'jsonschema' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("cas: 1\nvars:\n  item: x\nsends: [{id: a, destination: b.c, message: m.org}]\n", 3),
+        ("cas: 1\nsends:\n  - id: a\n    destination: b.c\n    vars: {now: x}\n    message: m.org\n", 5),
+        (
+            "cas: 1\nsends:\n  - id: a\n    destination: b.c\n    message:\n      template: m.j2\n"
+            "      vars: {sender: x}\n",
+            7,
+        ),
+    ],
+    ids=["manifest", "send", "message"],
+)
+def test_a_variable_may_not_hide_what_cas_gives(text: str, line: int):
+    (found,) = findings(text)
+
+    assert (found.code, found.place.line if found.place else None) == ("reserved-name", line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -344,6 +345,16 @@ def test_a_plan_is_a_heading_then_each_delivery():
         f"  as         {NAME}",
         f"  signed     by {KEY}",
     ]
+
+
+def test_a_plan_says_what_is_left_out_and_why_and_what_a_delivery_waits_for():
+    left_out = dataclasses.replace(delivery(), action="skip", reason="when: false is false")
+    waiting = dataclasses.replace(delivery(), after=("ask-review", "stage"))
+
+    lines = list(plan_view.lines(plan_of(left_out, waiting)))
+
+    assert "  skipped    when: false is false" in lines
+    assert "  after      ask-review, stage" in lines
 
 
 def test_a_plan_of_several_senders_names_none_and_an_unsigned_delivery_says_so():

@@ -37,6 +37,7 @@ sends:
 def a_delivery(sign: Sign | None) -> Delivery:
     return Delivery(
         id="ask-review@laptop.docs",
+        send="ask-review",
         identity="9f2c" * 8,
         sender="builder",
         lane="laptop.docs/rel-1.4.0",
@@ -97,7 +98,9 @@ def test_a_plan_has_the_fields_of_the_format():
                 "id": "ask-review@laptop.docs",
                 "identity": "9f2c" * 8,
                 "sender": "builder",
+                "send": "ask-review",
                 "action": "deliver",
+                "reason": None,
                 "lane": "laptop.docs/rel-1.4.0",
                 "after": [],
                 "tags": ["review"],

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from shelf import Shelf
 
 from cas import inventory as inventories
 from cas.diagnostics import Diagnostic, InvalidInput, Place
 from cas.errors import ExitCode
+from cas.expansion import Source, expand
 from cas.inventory import Inventory
 from cas.manifest import FileMessage, Manifest, Retry, Send, Sign, Target
 from cas.message import Message
 from cas.names import digest
 from cas.plan import Delivery, Input, Plan
-from cas.planner import Source, plan
+from cas.planner import plan
 
 CLOCK = datetime(2026, 11, 23, 1, 31, 33, tzinfo=UTC)
 KEY = "5CA7F1CE5E8E605E770C0236B4B61A2737D6A700"
@@ -84,7 +86,7 @@ def source(
     return Source(
         manifest=Manifest(file=file, name=name, sender=None, sends=sends),
         sender=sender,
-        messages={one.message.path: text for one, text in zip(sends, messages, strict=True)},
+        library=Shelf(messages={one.message.path: text for one, text in zip(sends, messages, strict=True)}),
     )
 
 
@@ -96,18 +98,26 @@ def planned(
     hostname: str = "here",
     inputs: Iterable[Input] = (),
     word: str | None = None,
+    fingerprint: Callable[[str | None], str] = lambda name: name or KEY,
 ) -> Plan:
-    return plan(
-        sources,
-        inventory(peers),
-        clock=clock,
-        ttl=ttl,
-        hostname=hostname,
-        fingerprint=lambda name: name or KEY,
-        inputs=tuple(inputs),
-        version="0.1.0",
-        word=word,
-    )
+    drafts, found = expand(sources, inventory(peers), clock=clock, hostname=hostname)
+    try:
+        made = plan(
+            sources,
+            drafts,
+            inventory(peers),
+            clock=clock,
+            ttl=ttl,
+            fingerprint=fingerprint,
+            inputs=tuple(inputs),
+            version="0.1.0",
+            word=word,
+        )
+    except InvalidInput as error:
+        raise InvalidInput([*found, *error.diagnostics]) from error
+    if found:
+        raise InvalidInput(found)
+    return made
 
 
 def inventory(text: str) -> Inventory:
@@ -195,7 +205,7 @@ def test_a_send_whose_message_could_not_be_read_is_passed_over():
             file="m.yaml", name="R", sender=None, sends=(send("hello", "local.docs"), send("b", "local.docs"))
         ),
         sender="builder",
-        messages={"b.org": message()},
+        library=Shelf(messages={"b.org": message()}),
     )
 
     assert ids(planned(broken)) == ["b@local.docs"]
@@ -236,15 +246,7 @@ def test_no_key_is_asked_for_where_nothing_is_signed():
     def ask(name: str | None) -> str:
         raise AssertionError(name)
 
-    made = plan(
-        [source([send("hello", "local.docs")], [message()])],
-        inventory(PEERS),
-        clock=CLOCK,
-        ttl=None,
-        hostname="here",
-        fingerprint=ask,
-        version="0.1.0",
-    )
+    made = planned(source([send("hello", "local.docs")], [message()]), fingerprint=ask)
 
     assert made.deliveries[0].sign is None
 
@@ -259,15 +261,7 @@ def test_each_key_is_asked_for_once_however_many_sends_it_signs():
     sends = [
         send(f"send-{number}", f"local.docs{number}", sign=Sign(key=("ada", None)[number % 2])) for number in range(6)
     ]
-    made = plan(
-        [source(sends, [message() for _ in sends])],
-        inventory(PEERS),
-        clock=CLOCK,
-        ttl=None,
-        hostname="here",
-        fingerprint=ask,
-        version="0.1.0",
-    )
+    made = planned(source(sends, [message() for _ in sends]), fingerprint=ask)
 
     assert sorted(asked, key=str) == [None, "ada"]
     assert {delivery.sign for delivery in made.deliveries} == {Sign(key=KEY)}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from cas.inventory import Destination
 from cas.names import timestamp
-from cas.plan import Delivery, Plan
+from cas.plan import SKIP, Delivery, Plan
 
 
 def lines(plan: Plan) -> Iterator[str]:
@@ -35,8 +35,13 @@ def place(destination: Destination) -> str:
 
 def _delivery_lines(delivery: Delivery) -> Iterator[str]:
     message = delivery.message
+    if delivery.action == SKIP:
+        yield f"skipped    {delivery.reason}"
+        return
     yield f"message    {message.source}: {message.type} {message.sequence} of {message.conversation}"
     yield f"           {message.bytes} bytes, {message.digest}"
     yield f"to         {place(delivery.destination)}"
     yield f"as         {delivery.name}"
+    if delivery.after:
+        yield f"after      {', '.join(delivery.after)}"
     yield f"signed     {f'by {delivery.sign.key}' if delivery.sign else 'no'}"

@@ -80,7 +80,7 @@ class TextView:
 
     def _finish(self, event: DeliveryFinished) -> None:
         self._finished.append(event)
-        path = f"{event.where}/{event.files[-1]}"
+        path = "/".join((event.where, *event.files[-1:]))
         match event.outcome:
             case Outcome.DELIVERED:
                 self._out(f"sent: {path}")
@@ -88,6 +88,8 @@ class TextView:
                     self._err(f"note: {event.id}: the other side cannot sync to disk; a power cut there may lose it")
             case Outcome.UNCHANGED:
                 self._out(f"unchanged: {path}")
+            case Outcome.SKIPPED:
+                self._out(f"skipped: {event.id}: {event.reason}")
             case Outcome.HALTED:
                 self._halt(event)
             case _:

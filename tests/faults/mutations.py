@@ -228,7 +228,7 @@ MUTATIONS = (
     Mutation(
         name="a lane is not sent by SEQUENCE",
         file="planner.py",
-        old="        lane.sort(key=lambda draft: draft.message.sequence)\n",
+        old="        lane.sort(key=_sequence)\n",
         new="",
         test="tests/test_apply.py::test_a_conversation_arrives_by_sequence_whatever_its_position",
     ),

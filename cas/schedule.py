@@ -1,0 +1,94 @@
+"""The schedule: which deliveries go together over one connection, and which of these groups wait for which. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cas.errors import ExitCode
+from cas.events import DeliveryFinished, Outcome
+from cas.parcel import Parcel
+from cas.plan import Delivery
+
+FULFILLED = (Outcome.DELIVERED, Outcome.UNCHANGED, Outcome.SKIPPED)
+
+
+@dataclass(slots=True, kw_only=True)
+class Group:
+    """Deliveries to one host that wait for the same sends. `behind`: groups, by position, that have to end before."""
+
+    after: frozenset[str]
+    items: list[Parcel] = field(default_factory=list)
+    behind: set[int] = field(default_factory=set)
+
+
+class Standing:
+    """What of a run did not get there so far: by the id of its send, and by lane."""
+
+    def __init__(self) -> None:
+        self._sends: dict[str, DeliveryFinished] = {}
+        self._lanes: dict[str, DeliveryFinished] = {}
+
+    def take(self, delivery: Delivery, event: DeliveryFinished, *, fulfilled: bool | None = None) -> None:
+        """Note a delivery's end; `fulfilled`: whether what follows it may go on, by default as its outcome says."""
+        if event.outcome in FULFILLED if fulfilled is None else fulfilled:
+            return
+        for name in names(delivery):
+            self._sends.setdefault(name, event)
+        if event.outcome is not Outcome.SKIPPED:
+            self._lanes.setdefault(delivery.lane, event)
+
+    def told(self, group: Group) -> Iterator[tuple[Parcel, DeliveryFinished | None]]:
+        """Each of a group's deliveries, with the delivery that keeps it from setting out, if there is one."""
+        for item in group.items:
+            blocking = (self._sends[name] for name in sorted(group.after) if name in self._sends)
+            yield item, next(blocking, None) or self._lanes.get(item.delivery.lane)
+
+
+def schedule(items: Sequence[Parcel]) -> list[Group]:
+    """All deliveries in groups. Whoever follows another in its lane waits for what that one waits for."""
+    groups: dict[tuple[object, ...], int] = {}
+    found: list[Group] = []
+    of_send: dict[str, set[int]] = {}
+    inherited: dict[str, frozenset[str]] = {}
+    last: dict[str, int] = {}
+    for item in items:
+        delivery = item.delivery
+        after = inherited.get(delivery.lane, frozenset()) | frozenset(delivery.after)
+        inherited[delivery.lane] = after
+        number = groups.setdefault((*_way(delivery), after), len(found))
+        if number == len(found):
+            found.append(Group(after=after))
+        found[number].items.append(item)
+        if last.setdefault(delivery.lane, number) != number:
+            found[number].behind.add(last[delivery.lane])
+        last[delivery.lane] = number
+        for name in names(delivery):
+            of_send.setdefault(name, set()).add(number)
+    for number, group in enumerate(found):
+        group.behind |= _groups_of(group.after, of_send)
+        group.behind.discard(number)
+    return found
+
+
+def names(delivery: Delivery) -> tuple[str, ...]:
+    """What `after` may call a delivery: its send, and its item of it."""
+    return tuple(dict.fromkeys((delivery.send, delivery.send.partition("[")[0])))
+
+
+def blocked(event: DeliveryFinished) -> tuple[Outcome, str, ExitCode]:
+    """What becomes of a delivery that this one keeps from setting out."""
+    if event.exit_code is ExitCode.HALT:
+        return Outcome.HALTED, event.reason or "HALT", ExitCode.HALT
+    if event.outcome is Outcome.SKIPPED:
+        return Outcome.BLOCKED, f"`{event.id}`, which comes before it, is not known to be delivered", ExitCode.ERROR
+    return Outcome.BLOCKED, f"`{event.id}`, which comes before it, did not get there", event.exit_code
+
+
+def _way(delivery: Delivery) -> tuple[object, ...]:
+    to = delivery.destination
+    return (to.transport, to.host, to.port, to.user, to.identity_file, to.host_key)
+
+
+def _groups_of(after: Iterable[str], of_send: Mapping[str, set[int]]) -> set[int]:
+    return {number for name in after for number in of_send.get(name, ())}
