@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from cas.errors import CasError
+from cas.errors import CasError, reason
 
 
 def create_all(files: Mapping[Path, bytes]) -> None:
@@ -47,8 +47,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise CasError(f"the folder `{folder}` cannot be made: {reason}", code="unwritable") from error
+        raise CasError(f"the folder `{folder}` cannot be made: {reason(error)}", code="unwritable") from error
 
 
 def _sync(folder: Path) -> None:
@@ -64,5 +63,4 @@ def _refused(path: Path, error: OSError) -> CasError:
         return CasError(f"`{path}` exists already", code="exists", hint="take another name: no file is replaced")
     if isinstance(error, FileNotFoundError):
         return CasError(f"there is no folder `{path.parent}`", code="unwritable", hint="make it first, with mkdir -p")
-    reason = (error.strerror or str(error)).lower()
-    return CasError(f"`{path}` cannot be written: {reason}", code="unwritable")
+    return CasError(f"`{path}` cannot be written: {reason(error)}", code="unwritable")

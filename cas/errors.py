@@ -71,3 +71,8 @@ class TransferError(CasError):
     def __init__(self, message: str, *, code: str, permanent: bool, hint: str | None = None) -> None:
         super().__init__(message, code=code, hint=hint)
         self.permanent = permanent
+
+
+def reason(error: OSError) -> str:
+    """The system's words for an error, in lower case."""
+    return (error.strerror or str(error)).lower()

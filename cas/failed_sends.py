@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from cas.errors import reason
 from cas.events import DeliveryFinished, Event, Notice, Outcome, attempt_fields
 from cas.names import timestamp
 
@@ -28,8 +29,7 @@ def marked(events: Iterator[Event], folder: Path, root: Path) -> Iterator[Event]
         try:
             yield _with_marker(event, folder, root, known)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            message = f"the markers in `{folder}` cannot be written: {reason}"
+            message = f"the markers in `{folder}` cannot be written: {reason(error)}"
             yield Notice(time=event.time, id=getattr(event, "id", ""), message=message)
             yield event
 

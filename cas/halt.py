@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cas.errors import HaltError
+from cas.errors import HaltError, reason
 
 NAME = "HALT"
 LONGEST_REASON = 4096
@@ -31,7 +31,7 @@ def standing(folders: Iterable[Path]) -> Halt | None:
         except FileNotFoundError:
             continue
         except OSError as error:
-            return Halt(path=path, reason=f"it cannot be looked at: {_words(error)}")
+            return Halt(path=path, reason=f"it cannot be looked at: {reason(error)}")
         return Halt(path=path, reason=_reason(path))
     return None
 
@@ -50,8 +50,4 @@ def _reason(path: Path) -> str:
                 return "it is not a file that can be read"
             return file.read(LONGEST_REASON).decode("utf-8", "replace").strip()
     except OSError as error:
-        return f"it cannot be read: {_words(error)}"
-
-
-def _words(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+        return f"it cannot be read: {reason(error)}"

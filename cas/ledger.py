@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from cas.errors import CasError
+from cas.errors import CasError, reason
 from cas.events import DeliveryFinished, Outcome, attempt_fields
 
 FILE = "ledger.sqlite"
@@ -267,9 +267,9 @@ class Ledger:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+            words = reason(error) if isinstance(error, OSError) else str(error).lower()
             raise LedgerError(
-                f"the ledger `{self._path}` cannot be used: {reason.lower()}",
+                f"the ledger `{self._path}` cannot be used: {words}",
                 code="ledger",
                 hint="free space, or give yourself the right to write there; or name another folder with --state-dir",
             ) from error

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from cas.errors import CasError, HaltError
+from cas.errors import CasError, HaltError, reason
 
 FOLDER = "locks"
 LOOK_EVERY = 0.1
@@ -78,9 +78,8 @@ def _taken(handle: int, path: Path) -> bool:
 
 
 def _unusable(path: Path, error: OSError) -> LockError:
-    reason = (error.strerror or str(error)).lower()
     hint = "see that the state folder can be written, and is on a file system with locks; or take another: --state-dir"
-    return LockError(f"the lock `{path}` cannot be used: {reason}", code="lock", hint=hint)
+    return LockError(f"the lock `{path}` cannot be used: {reason(error)}", code="lock", hint=hint)
 
 
 def _holder(handle: int) -> str:

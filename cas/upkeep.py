@@ -12,7 +12,7 @@ from pathlib import Path
 from cas import failed_sends, halt, intents, loader
 from cas.batch import World
 from cas.diagnostics import Diagnostic, InvalidInput
-from cas.errors import CasError, ExitCode, UsageError, most_telling
+from cas.errors import CasError, ExitCode, UsageError, most_telling, reason
 from cas.inventory import Inventory, resolve
 from cas.ledger import FILE, Entry, Ledger
 from cas.names import timestamp
@@ -186,8 +186,7 @@ def _identity(marker: Path) -> str:
     try:
         identity = failed_sends.identity_of(marker)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UsageError(f"the marker `{marker}` cannot be read: {reason}", code="no-marker") from error
+        raise UsageError(f"the marker `{marker}` cannot be read: {reason(error)}", code="no-marker") from error
     if identity is None:
         raise UsageError(
             f"`{marker}` is not a marker of cas",
