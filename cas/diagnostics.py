@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from cas.errors import CasError, ExitCode, most_telling
@@ -53,3 +53,31 @@ def suggestion(word: str, known: Iterable[str]) -> str | None:
 
     near = get_close_matches(word, sorted(known), n=1, cutoff=0.6)
     return f"did you mean `{near[0]}`?" if near else None
+
+
+def listed(known: Iterable[str]) -> str:
+    """What there is, sorted, as a message shows it: "`a`, `b`", or "none"."""
+    return ", ".join(f"`{one}`" for one in sorted(known)) or "none"
+
+
+def decoded(
+    content: bytes,
+    place: Place,
+    *,
+    code: str,
+    whose: str = "",
+    hint: str | None = "save it as UTF-8",
+    exit_code: ExitCode = ExitCode.ERROR,
+) -> str:
+    """The text of a file; `place` names it. Raises InvalidInput, with the line, for what is not UTF-8."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        found = Diagnostic(
+            code=code,
+            message=f"byte {error.start + 1}{whose} is not UTF-8",
+            place=replace(place, line=content.count(b"\n", 0, error.start) + 1),
+            hint=hint,
+            exit_code=exit_code,
+        )
+        raise InvalidInput([found]) from error

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from cas.diagnostics import Diagnostic, InvalidInput, Place
+from cas.diagnostics import Diagnostic, InvalidInput, Place, decoded
 
 LARGEST = 10 << 20
 DEEPEST = 50
@@ -250,11 +250,7 @@ class _Builder:
 def _text(content: bytes, file: str) -> str:
     if len(content) > LARGEST:
         raise _unusable("too-large", f"the file is larger than {LARGEST} bytes", Place(file=file), None)
-    try:
-        text = content.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        place = Place(file=file, line=content.count(b"\n", 0, error.start) + 1)
-        raise _unusable("not-utf-8", f"byte {error.start + 1} is not UTF-8", place, "save it as UTF-8") from error
+    text = decoded(content, Place(file=file), code="not-utf-8").removeprefix("\ufeff")
     if control := CONTROL.search(text):
         before = text[: control.start()]
         place = Place(file=file, line=before.count("\n") + 1, column=len(before) - before.rfind("\n"))

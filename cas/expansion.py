@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cas.diagnostics import Diagnostic, InvalidInput, Place, Severity, suggestion
+from cas.diagnostics import Diagnostic, InvalidInput, Place, Severity, listed, suggestion
 from cas.errors import ExitCode
 from cas.inventory import Destination, Inventory, members, resolve
 from cas.manifest import BodyMessage, FileMessage, ForEach, Manifest, Send, Sign, Target, TemplateMessage, Value
@@ -456,11 +456,10 @@ def _undeclared(sources: Sequence[Source], given: Names) -> Iterator[Diagnostic]
             known |= send.variables.keys()
             known |= getattr(send.message, "variables", {}).keys()
     for name in given.keys() - known:
-        there = ", ".join(f"`{one}`" for one in sorted(known)) or "none"
         yield Diagnostic(
             code="unknown-variable",
             message=f"no manifest here declares the variable `{name}`",
-            hint=suggestion(name, known) or f"declared under `vars` are: {there}",
+            hint=suggestion(name, known) or f"declared under `vars` are: {listed(known)}",
         )
 
 

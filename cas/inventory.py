@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cas.diagnostics import Diagnostic, InvalidInput, Place, Severity, suggestion
+from cas.diagnostics import Diagnostic, InvalidInput, Place, Severity, decoded, listed, suggestion
 from cas.errors import ExitCode
 from cas.names import NAME_RULE, is_machine, is_name
 
@@ -128,7 +128,7 @@ def members(inventory: Inventory, text: str, *, place: Place | None) -> tuple[st
     name = text.removeprefix(GROUP)
     if name in inventory.groups:
         return inventory.groups[name]
-    known = ", ".join(f"`{GROUP}{one}`" for one in sorted(inventory.groups)) or "none"
+    known = listed(GROUP + one for one in inventory.groups)
     reason = f"no group `{name}` in `{inventory.file}`; the groups there are: {known}"
     hint = suggestion(name, inventory.groups) or f'add it under [groups]: {name} = ["<machine>.<project>"]'
     raise _no_destination("unknown-group", reason, place, hint)
@@ -138,7 +138,7 @@ def parse(content: bytes, *, file: str) -> tuple[Inventory, tuple[Diagnostic, ..
     """peers.toml, with warnings for keys that are not known. Raises InvalidInput with every error."""
     import tomllib  # here: many have no peers.toml
 
-    text = _decoded(content, file)
+    text = decoded(content, Place(file=file), code="invalid-peers", hint=None)
     try:
         tables = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
@@ -319,16 +319,6 @@ def _quoted(part: str) -> str:
     return f"[\"']?{re.escape(part)}[\"']?"
 
 
-def _decoded(content: bytes, file: str) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        message = f"byte {error.start + 1} is not UTF-8"
-        place = Place(file=file, line=line)
-        raise InvalidInput([Diagnostic(code="invalid-peers", message=message, place=place)]) from error
-
-
 def _not_toml(error: Exception, text: str, file: str) -> Diagnostic:
     told = TOML_PLACE.search(str(error))
     reason = "too deeply nested" if isinstance(error, RecursionError) else TOML_PLACE.sub("", str(error))
@@ -343,11 +333,10 @@ def _not_toml(error: Exception, text: str, file: str) -> Diagnostic:
 
 
 def _unknown_peer(inventory: Inventory, machine: str, place: Place | None) -> InvalidInput:
-    known = ", ".join(f"`{name}`" for name in sorted(inventory.peers)) or "none"
     near = suggestion(machine, (*inventory.peers, LOCAL))
     return _no_destination(
         "unknown-peer",
-        f"no peer `{machine}` in `{inventory.file}`; the peers there are: {known}",
+        f"no peer `{machine}` in `{inventory.file}`; the peers there are: {listed(inventory.peers)}",
         place,
         near or f"add a table [peers.{machine}], or take `{LOCAL}` for this machine",
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cas import inventory as inventories
-from cas.diagnostics import Diagnostic, InvalidInput, Place
+from cas.diagnostics import Diagnostic, InvalidInput, Place, decoded
 from cas.errors import CasError, ExitCode, UsageError
 from cas.expansion import Source
 from cas.inventory import Inventory
@@ -262,12 +262,9 @@ class Folder:
     def text(self, path: str, place: Place | None) -> str:
         if path not in self._texts:
             found, content = self._read(path, place)
-            try:
-                self._texts[path] = content.decode("utf-8")
-            except UnicodeDecodeError as error:
-                line = content.count(b"\n", 0, error.start) + 1
-                reason = f"byte {error.start + 1} of the template is not UTF-8"
-                raise _not_text(reason, Place(file=str(found), line=line)) from error
+            self._texts[path] = decoded(
+                content, Place(file=str(found)), code="undecodable-message", whose=" of the template"
+            )
         return self._texts[path]
 
     def files_matching(self, pattern: str, place: Place | None) -> Sequence[str]:
@@ -368,10 +365,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"cannot be read: {error.strerror.lower()}"
     return f"cannot be read: {error}"
-
-
-def _not_text(message: str, place: Place) -> InvalidInput:
-    return InvalidInput([Diagnostic(code="undecodable-message", message=message, place=place, hint="save it as UTF-8")])
 
 
 def _changed(path: Path) -> CasError:

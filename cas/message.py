@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from cas.diagnostics import Diagnostic, InvalidInput, Place, suggestion
+from cas.diagnostics import Diagnostic, InvalidInput, Place, decoded, suggestion
 from cas.errors import ExitCode
 from cas.names import NAME_RULE, digest, is_name
 
@@ -47,20 +47,7 @@ class _Value:
 
 def parse(content: bytes, *, place: Place) -> Message:
     """A message's frontmatter; `place` names its file. Raises InvalidInput with every finding."""
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InvalidInput(
-            [
-                _finding(
-                    "undecodable-message",
-                    f"byte {error.start + 1} of the message is not UTF-8",
-                    replace(place, line=line),
-                    "save it as UTF-8",
-                )
-            ]
-        ) from error
+    text = decoded(content, place, code="undecodable-message", whose=" of the message", exit_code=ExitCode.MESSAGE)
     values = dict(_frontmatter(text, place))
     if not values:
         raise InvalidInput([_no_frontmatter(text, place)])

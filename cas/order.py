@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
-from cas.diagnostics import Diagnostic, suggestion
+from cas.diagnostics import Diagnostic, listed, suggestion
 from cas.expansion import Draft, Source
 
 
@@ -41,12 +41,11 @@ def _unknown(drafts: Sequence[Draft], known: set[str]) -> Iterator[Diagnostic]:
         failed = loop in known and loop not in made
         if wanted.value not in known and not failed and (wanted.value, wanted.place) not in told:
             told.add((wanted.value, wanted.place))
-            there = ", ".join(f"`{one}`" for one in sorted(known)[:20])
             yield Diagnostic(
                 code="unknown-after",
                 message=f"no send has the id `{wanted.value}`",
                 place=wanted.place,
-                hint=suggestion(wanted.value, known) or f"there are {there}",
+                hint=suggestion(wanted.value, known) or f"there are {listed(sorted(known)[:20])}",
             )
 
 

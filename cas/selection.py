@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from cas.diagnostics import suggestion
+from cas.diagnostics import listed, suggestion
 from cas.errors import UsageError
 from cas.expansion import Draft
 
@@ -62,6 +62,5 @@ def _fits(draft: Draft, pattern: str) -> bool:
 
 def _unknown(option: str, word: str, kind: str, known: Iterable[str]) -> UsageError:
     there = sorted(known)
-    shown = ", ".join(f"`{one}`" for one in there[:20]) or "none"
-    hint = suggestion(word, there) or f"the {kind} there are: {shown}{' …' if len(there) > 20 else ''}"
+    hint = suggestion(word, there) or f"the {kind} there are: {listed(there[:20])}{' …' if len(there) > 20 else ''}"
     return UsageError(f"`{option} {word}` fits nothing", code="unknown-selection", hint=hint)

@@ -24,7 +24,7 @@ from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
-from cas.diagnostics import InvalidInput, suggestion
+from cas.diagnostics import InvalidInput, listed, suggestion
 
 NOT_DEFINED = re.compile(r"`(.*)` is not defined", re.DOTALL)
 NO_FILTER = re.compile(r"No (?:filter|test) named '(.*)'")
@@ -186,8 +186,8 @@ def _line(traceback: TracebackType | None, text: str) -> int | None:
 
 
 def _hint(name: str, known: Iterable[str]) -> str | None:
-    there = sorted(known)
-    return suggestion(name, there) or (f"there are {', '.join(f'`{one}`' for one in there)}" if there else None)
+    there = list(known)
+    return suggestion(name, there) or (f"there are {listed(there)}" if there else None)
 
 
 def _lowered(text: str) -> str:
