@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,20 +28,37 @@ def create_all(files: Mapping[Path, bytes]) -> None:
 
 def create(path: Path, content: bytes) -> None:
     """Make one file, on disk when this returns. Raises CasError; its code is `exists` where something stands."""
-    hidden = path.parent / f".tmp.{secrets.token_hex(8)}"
     try:
-        try:
-            with open(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(hidden, path)  # unlike a rename it replaces nothing
-        finally:
-            with suppress(OSError):
-                hidden.unlink()
-        _sync(path.parent)
+        place(path.parent, [path.name], content, mode=0o666)
     except OSError as error:
         raise _refused(path, error) from error
+
+
+def place(folder: Path, names: Iterable[str], content: bytes, *, mode: int) -> Path:
+    """Make one file, on disk when this returns, under the first of these names that is free. Raises OSError."""
+    hidden = folder / f".tmp.{secrets.token_hex(8)}"
+    try:
+        with open(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        path = _linked(hidden, (folder / name for name in names))
+    finally:
+        with suppress(OSError):
+            hidden.unlink()
+    _sync(folder)
+    return path
+
+
+def _linked(hidden: Path, paths: Iterable[Path]) -> Path:
+    """Unlike a rename, a link replaces nothing."""
+    for path in paths:
+        try:
+            os.link(hidden, path)
+        except FileExistsError:
+            continue
+        return path
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
 def _make_folder(folder: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
+from cas.creation import place
 from cas.errors import reason
 from cas.events import DeliveryFinished, Event, Notice, Outcome, attempt_fields
 from cas.names import timestamp
@@ -78,35 +79,13 @@ def _known(folder: Path) -> dict[str, list[Path]]:
 
 def _write(event: DeliveryFinished, folder: Path, root: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    content = json.dumps(_marker(event, root), indent=2, sort_keys=True, ensure_ascii=False)
-    hidden = folder / f".tmp.{os.getpid()}-{event.identity}"
-    try:
-        with open(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
-            # A path that is no UTF-8 holds surrogates; JSON has the escape that takes their place.
-            file.write(content.encode("utf-8", "backslashreplace") + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        return _named(hidden, folder, _stem(event))
-    finally:
-        hidden.unlink(missing_ok=True)
-
-
-def _named(hidden: Path, folder: Path, stem: str) -> Path:
-    """Link the finished file to the first name that is free: two failures in one second keep a marker each."""
-    number = 1
-    while True:
-        path = folder / (f"{stem}.json" if number == 1 else f"{stem}-{number}.json")
-        try:
-            os.link(hidden, path)
-        except FileExistsError:
-            number += 1
-            continue
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        return path
+    text = json.dumps(_marker(event, root), indent=2, sort_keys=True, ensure_ascii=False)
+    # A path that is no UTF-8 holds surrogates; JSON has the escape that takes their place.
+    content = text.encode("utf-8", "backslashreplace") + b"\n"
+    stem = _stem(event)
+    # Two failures in one second keep a marker each.
+    names = (f"{stem}.json" if number == 1 else f"{stem}-{number}.json" for number in count(1))
+    return place(folder, names, content, mode=0o600)
 
 
 def _stem(event: DeliveryFinished) -> str:
