@@ -88,6 +88,17 @@ def cas() -> None:
     """
 
 
+def _standing_for(
+    command: Callable[..., int], run: Callable[..., int], *options: Callable[..., Any]
+) -> Callable[..., int]:
+    """`run` in a command's place: with its name, its words and its options, after these of its own."""
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    for option in reversed(options):
+        option(run)
+    return run
+
+
 def _with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
     """The options that every verb has; the verb gets `around` and `console` for them."""
 
@@ -115,9 +126,9 @@ def _with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
         except CasError as error:
             return refused(run.__name__, error, console)
 
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    options = (
+    return _standing_for(
+        command,
+        run,
         click.option(
             "--output",
             type=click.Choice(["text", "json", "jsonl"]),
@@ -133,9 +144,6 @@ def _with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
         click.option("--verbose", is_flag=True, help="Every event, a line each."),
         click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Also: NO_COLOR."),
     )
-    for option in reversed(options):
-        option(run)
-    return run
 
 
 def _limits(command: Callable[..., int]) -> Callable[..., int]:
@@ -146,15 +154,11 @@ def _limits(command: Callable[..., int]) -> Callable[..., int]:
 
         return command(limits=Limits(deadline=deadline, lock_timeout=lock_timeout, parallel=parallel), **given)
 
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    for option in (
+    return _standing_for(
+        command,
+        run,
         click.option(
-            "--lock-timeout",
-            type=click.IntRange(0, 86_400),
-            default=30,
-            show_default=True,
-            metavar="SECONDS",
-            help="How long to wait for another run to the same inbox.",
+            "--deadline", type=click.IntRange(1, 604_800), metavar="SECONDS", help="When the whole run has to end."
         ),
         click.option(
             "--parallel",
@@ -165,11 +169,14 @@ def _limits(command: Callable[..., int]) -> Callable[..., int]:
             help="How many hosts are delivered to at once.",
         ),
         click.option(
-            "--deadline", type=click.IntRange(1, 604_800), metavar="SECONDS", help="When the whole run has to end."
+            "--lock-timeout",
+            type=click.IntRange(0, 86_400),
+            default=30,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long to wait for another run to the same inbox.",
         ),
-    ):
-        option(run)
-    return run
+    )
 
 
 def _choice(command: Callable[..., int]) -> Callable[..., int]:
@@ -191,20 +198,18 @@ def _choice(command: Callable[..., int]) -> Callable[..., int]:
         selection = Selection(tags=_words(tags), skip_tags=_words(skip_tags), only=only, limit=limit)
         return command(choice=Choice(selection=selection, variables=var, variable_files=vars_file), **given)
 
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    for option in (
+    return _standing_for(
+        command,
+        run,
+        click.option("--tags", multiple=True, metavar="TAGS", help="Only sends with one of these tags: a,b."),
+        click.option("--skip-tags", multiple=True, metavar="TAGS", help="No sends with one of these tags: a,b."),
+        click.option("--only", multiple=True, metavar="ID", help="Only this send, or this item or delivery of it."),
+        click.option("--limit", multiple=True, metavar="PATTERN", help="Only destinations such as `laptop.*`."),
+        click.option("--var", multiple=True, metavar="NAME=VALUE", help="The value of a variable."),
         click.option(
             "--vars-file", multiple=True, type=_AsPath(), metavar="FILE", help="Values of variables, in YAML."
         ),
-        click.option("--var", multiple=True, metavar="NAME=VALUE", help="The value of a variable."),
-        click.option("--limit", multiple=True, metavar="PATTERN", help="Only destinations such as `laptop.*`."),
-        click.option("--only", multiple=True, metavar="ID", help="Only this send, or this item or delivery of it."),
-        click.option("--skip-tags", multiple=True, metavar="TAGS", help="No sends with one of these tags: a,b."),
-        click.option("--tags", multiple=True, metavar="TAGS", help="Only sends with one of these tags: a,b."),
-    ):
-        option(run)
-    return run
+    )
 
 
 def _words(given: Sequence[str]) -> tuple[str, ...]:
