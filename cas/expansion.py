@@ -8,13 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cas.diagnostics import Diagnostic, InvalidInput, Place, Severity, listed, suggestion
 from cas.errors import ExitCode
 from cas.inventory import Destination, Inventory, members, resolve
-from cas.manifest import BodyMessage, FileMessage, ForEach, Manifest, Send, Sign, Target, TemplateMessage, Value
+from cas.manifest import (
+    BodyMessage,
+    FileMessage,
+    ForEach,
+    Manifest,
+    Send,
+    Sign,
+    Target,
+    TemplateMessage,
+    Value,
+    is_template,
+)
 from cas.message import Message, frontmatter
 from cas.message import parse as parse_message
 from cas.names import digest, timestamp
@@ -27,7 +37,6 @@ LONGEST_KEY = 100
 KEYS = ("id", "name")
 ATTRIBUTES = {"conversation": "CONVERSATION_ID", "type": "MESSAGE_TYPE", "sequence": "SEQUENCE"}
 ATTRIBUTES |= {"timestamp": "TIMESTAMP", "protocol_version": "PROTOCOL_VERSION"}
-BLOCKS = ("|", ">")
 Names = Mapping[str, Any]
 
 
@@ -46,9 +55,6 @@ class Library(Protocol):
     def hold(self, message: Message, content: bytes) -> None:
         """Keep the bytes of a message that was made."""
 
-    def named(self, path: str) -> str:
-        """A path as a plan names it: from the folder that all of its manifests share."""
-
     @property
     def inputs(self) -> Mapping[str, Input]:
         """The files that were read, by path."""
@@ -64,11 +70,12 @@ class Library(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A manifest, who sends, and what belongs to it. `given`: values from the command line, before all others."""
+    """A manifest, who sends, and what belongs to it. `origin`: the manifest as a plan names it."""
 
     manifest: Manifest
     sender: str
     library: Library
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,10 +177,10 @@ class _Expansion:
                 told |= {(one.code, one.message, one.place) for one in error.diagnostics}
 
     def _deliveries(self, send: Send, item: _Item, names: Names) -> Iterator[Draft]:
-        after = tuple(replace(one, value=self._text(one, names, item)) for one in send.after)
+        after = tuple(replace(one, value=self._text(one.value, one.place, names, item)) for one in send.after)
         sign = send.sign
         if sign and sign.key and self._templated:
-            sign = Sign(key=self._text(Value(value=sign.key, place=send.place), names, item))
+            sign = Sign(key=self._text(sign.key, send.place, names, item))
         destinations, wrong = self._destinations(send, item, names)
         for target, destination in destinations:
             machine, _, project = target.text.partition(".")
@@ -212,7 +219,7 @@ class _Expansion:
         return list(inboxes.values()), found
 
     def _targets(self, written: Target, names: Names, item: _Item) -> Iterator[Target]:
-        value = self._value(Value(value=written.text, place=written.place), names, item)
+        value = self._value(written.text, written.place, names, item)
         for text in value if isinstance(value, list) else [value]:
             if not isinstance(text, str):
                 raise _wrong_type("a destination", text, "a text", written.place, item)
@@ -234,21 +241,19 @@ class _Expansion:
     def _filled(self, draft: Draft, names: Names, item: _Item) -> Draft | None:
         match draft.send.message:
             case FileMessage() as wanted:
-                path = self._text(Value(value=wanted.path, place=wanted.place), names, item)
+                path = self._text(wanted.path, wanted.place, names, item)
                 message = self._source.library.message(path, wanted.place)
                 if message is None:
                     return None
                 self._compare(message, wanted.header, path, names, item)
-                return replace(
-                    draft, message=message, identifying=message.digest, origin=self._source.library.named(path)
-                )
+                return replace(draft, message=message, identifying=message.digest, origin=self._origin(path))
             case TemplateMessage() as wanted:
                 return self._from_template(draft, wanted, names, item)
             case BodyMessage() as wanted:
                 return self._from_body(draft, wanted, names, item)
 
     def _from_template(self, draft: Draft, wanted: TemplateMessage, names: Names, item: _Item) -> Draft:
-        path = self._text(Value(value=wanted.path, place=wanted.place), names, item)
+        path = self._text(wanted.path, wanted.place, names, item)
         names = self._with(names, wanted.variables, item)
         source = self._source.library.text(path, wanted.place)
         rendered = self._carried_out("text", source, Place(file=path), names, item, within=wanted.place)
@@ -256,7 +261,7 @@ class _Expansion:
         message = parse_message(content, place=Place(file=f"{path} (rendered)"))
         self._compare(message, wanted.header, path, names, item)
         self._source.library.hold(message, content)
-        return replace(draft, message=message, identifying=message.digest, origin=self._source.library.named(path))
+        return replace(draft, message=message, identifying=message.digest, origin=self._origin(path))
 
     def _from_body(self, draft: Draft, wanted: BodyMessage, names: Names, item: _Item) -> Draft:
         names = self._with(names, wanted.variables, item)
@@ -270,17 +275,17 @@ class _Expansion:
         self._source.library.hold(message, content)
         lasting = "".join(line for line in block.splitlines(True) if not line.startswith("#+TIMESTAMP:")) + body
         identifying = message.digest if "timestamp" in header else digest(lasting.encode("utf-8", "surrogatepass"))
-        return replace(
-            draft,
-            message=message,
-            identifying=identifying,
-            origin=self._source.library.named(PurePath(self._source.manifest.file).name),
-        )
+        return replace(draft, message=message, identifying=identifying, origin=self._source.origin)
+
+    def _origin(self, path: str) -> str:
+        """A file that was read, as a plan names it; what `cas send` brings has no other name."""
+        read = self._source.library.inputs.get(path)
+        return read.path if read else path
 
     def _header(self, header: Mapping[str, Value], names: Names, item: _Item) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for name, value in header.items():
-            given = self._value(value, names, item)
+            given = self._value(value.value, value.place, names, item)
             if name == "sequence":
                 number = int(given) if isinstance(given, str) and given.isascii() and given.isdecimal() else given
                 if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 10**9:
@@ -331,7 +336,7 @@ class _Expansion:
 
     def _pairs(self, send: Send, loop: ForEach, names: Names) -> Iterator[tuple[str, Any]]:
         """Each item's key and value."""
-        value = self._value(Value(value=loop.items, place=loop.place), names, None)
+        value = self._value(loop.items, loop.place, names, None)
         if loop.files:
             yield from self._matches(send, str(value), loop.place)
         elif isinstance(value, dict):
@@ -362,27 +367,28 @@ class _Expansion:
             return names
         found = dict(names)
         for name, value in variables.items():
-            found[name] = self._given[name] if name in self._given else self._value(value, found, item)
+            found[name] = (
+                self._given[name] if name in self._given else self._value(value.value, value.place, found, item)
+            )
         return found
 
-    def _text(self, value: Value, names: Names, item: _Item) -> str:
-        given = self._value(value, names, item)
+    def _text(self, text: str, place: Place | None, names: Names, item: _Item) -> str:
+        given = self._value(text, place, names, item)
         if isinstance(given, str):
             return given
-        raise _wrong_type(f"`{value.value}`", given, "a text", value.place, item)
+        raise _wrong_type(f"`{text}`", given, "a text", place, item)
 
-    def _value(self, value: Value, names: Names, item: _Item | None) -> Any:
+    def _value(self, value: Any, place: Place | None, names: Names, item: _Item | None) -> Any:
         """The value, with the templates in it carried out."""
-        return self._plain(value.value, value.place, names, item) if self._templated else value.value
-
-    def _plain(self, value: Any, place: Place | None, names: Names, item: _Item | None) -> Any:
         match value:
-            case str() if "{" in value:
+            case _ if not self._templated:
+                return value
+            case str() if is_template(value):
                 return self._carried_out("value", value, place, names, item)
             case list():
-                return [self._plain(one, place, names, item) for one in value]
+                return [self._value(one, place, names, item) for one in value]
             case dict():
-                return {key: self._plain(one, place, names, item) for key, one in value.items()}
+                return {key: self._value(one, place, names, item) for key, one in value.items()}
             case _:
                 return value
 

@@ -91,7 +91,8 @@ def load(paths: Sequence[Path], *, projects: Path, max_bytes: int) -> Loaded:
         except InvalidInput as error:
             found += error.diagnostics
             continue
-        sources.append(Source(manifest=manifest, sender=sender, library=Folder(file.parent, root, max_bytes)))
+        library = Folder(file.parent, root, max_bytes)
+        sources.append(Source(manifest=manifest, sender=sender, library=library, origin=inputs[-1].path))
     return Loaded(sources=tuple(sources), inputs=tuple(inputs), root=root, diagnostics=tuple(found))
 
 
@@ -104,8 +105,8 @@ def manifests_among(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     files = list(dict.fromkeys(_manifest_files(paths, found)))
     if found:
         raise InvalidInput(found)
-    manifests = [file for file in files if _may_be_manifest(file)]
-    return manifests, [file for file in files if file not in manifests]
+    manifests = dict.fromkeys(filter(_may_be_manifest, files))
+    return list(manifests), [file for file in files if file not in manifests]
 
 
 def _may_be_manifest(file: Path) -> bool:
@@ -280,9 +281,6 @@ class Folder:
     def hold(self, message: Message, content: bytes) -> None:
         self.held[message.digest] = content
 
-    def named(self, path: str) -> str:
-        return _absolute(self._folder / path).relative_to(self._root).as_posix()
-
     def _read(self, path: str, place: Place | None) -> tuple[Path, bytes]:
         found = _below(self._folder, path, place, self._resolved)
         content = read(found, self._limit, place=place)
@@ -311,9 +309,6 @@ class Single:
 
     def hold(self, message: Message, content: bytes) -> None:
         raise AssertionError(message, content)
-
-    def named(self, path: str) -> str:
-        return path
 
 
 def _below(folder: Path, path: str, place: Place | None, resolved: Callable[[Path], Path]) -> Path:

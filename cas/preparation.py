@@ -99,7 +99,8 @@ def _ready(
     clock, given = around.now(), loader.variables(choice.variables, choice.variable_files)
     expanded = _expanded(loaded, inventory, clock, around.hostname, given)
     found = [*warnings, *loaded.diagnostics, *expanded.diagnostics]
-    if not any(one.severity is Severity.ERROR for one in found):
+    wrong = any(one.severity is Severity.ERROR for one in found)
+    if not wrong:
         choice.selection.check(expanded.drafts)
     try:
         plan = planner.plan(
@@ -117,10 +118,11 @@ def _ready(
         )
     except InvalidInput as error:
         raise InvalidInput([*found, *error.diagnostics]) from error
-    if any(one.severity is Severity.ERROR for one in found):
+    if wrong:
         raise InvalidInput(found)
-    contents = expanded.contents
-    return Ready(plan=plan, contents=contents, root=loaded.root, policy=inventory.policy, warnings=tuple(found))
+    return Ready(
+        plan=plan, contents=expanded.contents, root=loaded.root, policy=inventory.policy, warnings=tuple(found)
+    )
 
 
 def _expanded(
@@ -150,7 +152,8 @@ def _expanded(
 
 def _loaded_send(request: SendRequest, inventory: Inventory, around: Surroundings) -> loader.Loaded:
     place = Place(file="<stdin>" if request.message == STDIN else request.message)
-    library, found = loader.Single(None, b""), tuple[Diagnostic, ...]()
+    library = loader.Single(None, b"")
+    found: tuple[Diagnostic, ...] = ()
     try:
         content = read_message(request.message, inventory)
         library = loader.Single(parse_message(content, place=place), content)

@@ -28,8 +28,5 @@ class Shelf:
     def files_matching(self, pattern: str, place: Place | None) -> Sequence[str]:
         raise AssertionError(pattern)
 
-    def named(self, path: str) -> str:
-        return path
-
     def hold(self, message: Message, content: bytes) -> None:
         raise AssertionError(message)
