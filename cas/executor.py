@@ -54,7 +54,8 @@ def _run(
     for delivery in skipped:
         left = _never_set_out(delivery, Outcome.SKIPPED, delivery.reason, ExitCode.OK, world)
         # What `when` leaves out counts as done; what was not selected has to be known to be delivered.
-        standing.take(delivery, left, fulfilled=delivery.message == NO_MESSAGE or delivery.identity in done)
+        if delivery.message != NO_MESSAGE and delivery.identity not in done:
+            standing.take(delivery, left)
         yield left
     for event in _groups(items, world, content, standing):
         if isinstance(event, DeliveryFinished):

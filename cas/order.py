@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from cas.diagnostics import Diagnostic, listed, suggestion
 from cas.expansion import Draft, Source
+from cas.plan import loop_of
 
 
 def against_order(
@@ -36,7 +37,7 @@ def against_order(
 def _unknown(drafts: Sequence[Draft], known: set[str]) -> Iterator[Diagnostic]:
     told, made = set(), {draft.send.id for draft in drafts}
     for wanted in (one for draft in drafts for one in draft.after):
-        loop = wanted.value.partition("[")[0]
+        loop = loop_of(wanted.value)
         # An item of a loop that could not be carried out: that has been told.
         failed = loop in known and loop not in made
         if wanted.value not in known and not failed and (wanted.value, wanted.place) not in told:

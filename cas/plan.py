@@ -87,6 +87,11 @@ class Plan:
     deliveries: tuple[Delivery, ...]
 
 
+def loop_of(send: str) -> str:
+    """The id of the send that an item's id, such as `stage[build]`, belongs to; any other is its own."""
+    return send.partition("[")[0]
+
+
 def fields(plan: Plan) -> dict[str, object]:
     """The plan as JSON holds it, with its digest."""
     body: dict[str, object] = {

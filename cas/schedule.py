@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cas.errors import ExitCode
 from cas.events import DeliveryFinished, Outcome
 from cas.parcel import Parcel
-from cas.plan import Delivery
+from cas.plan import Delivery, loop_of
 
-FULFILLED = (Outcome.DELIVERED, Outcome.UNCHANGED, Outcome.SKIPPED)
+FULFILLED = (Outcome.DELIVERED, Outcome.UNCHANGED)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,9 +29,9 @@ class Standing:
         self._sends: dict[str, DeliveryFinished] = {}
         self._lanes: dict[str, DeliveryFinished] = {}
 
-    def take(self, delivery: Delivery, event: DeliveryFinished, *, fulfilled: bool | None = None) -> None:
-        """Note a delivery's end; `fulfilled`: whether what follows it may go on, by default as its outcome says."""
-        if event.outcome in FULFILLED if fulfilled is None else fulfilled:
+    def take(self, delivery: Delivery, event: DeliveryFinished) -> None:
+        """Note a delivery's end. One that was skipped is only to be told of where it is not known to be there."""
+        if event.outcome in FULFILLED:
             return
         for name in names(delivery):
             self._sends.setdefault(name, event)
@@ -66,14 +66,13 @@ def schedule(items: Sequence[Parcel]) -> list[Group]:
         for name in names(delivery):
             of_send.setdefault(name, set()).add(number)
     for number, group in enumerate(found):
-        group.behind |= _groups_of(group.after, of_send)
-        group.behind.discard(number)
+        group.behind |= {other for name in group.after for other in of_send.get(name, ())} - {number}
     return found
 
 
 def names(delivery: Delivery) -> tuple[str, ...]:
     """What `after` may call a delivery: its send, and its item of it."""
-    return tuple(dict.fromkeys((delivery.send, delivery.send.partition("[")[0])))
+    return tuple(dict.fromkeys((delivery.send, loop_of(delivery.send))))
 
 
 def blocked(event: DeliveryFinished) -> tuple[Outcome, str, ExitCode]:
@@ -88,7 +87,3 @@ def blocked(event: DeliveryFinished) -> tuple[Outcome, str, ExitCode]:
 def _way(delivery: Delivery) -> tuple[object, ...]:
     to = delivery.destination
     return (to.transport, to.host, to.port, to.user, to.identity_file, to.host_key)
-
-
-def _groups_of(after: Iterable[str], of_send: Mapping[str, set[int]]) -> set[int]:
-    return {number for name in after for number in of_send.get(name, ())}
