@@ -13,7 +13,7 @@ from cas import loader, starter
 from cas.creation import create, create_all
 from cas.diagnostics import Place
 from cas.errors import CasError, ExitCode, SigningError, UsageError
-from cas.inventory import LOCAL, Inventory, resolve
+from cas.inventory import EMPTY, LOCAL, Inventory, resolve
 from cas.message import TYPES, Message, frontmatter
 from cas.message import parse as parse_message
 from cas.names import LONGEST, MOMENT, NAME_RULE, is_name, nearest_name, sender_in, sender_of, timestamp
@@ -65,8 +65,9 @@ def new(request: NewMessage, around: Surroundings, console: Console) -> int:
     if request.conversation is not None and not is_name(request.conversation):
         reason = f"`{request.conversation}` cannot be a CONVERSATION_ID"
         raise UsageError(reason, code="unsafe-conversation", hint=NAME_RULE)
-    arrived = _arrived(request.reply_to, around)
-    content = _content(request, arrived, around)
+    inventory = loader.load_inventory(around.config)[0] if request.reply_to or request.body else EMPTY
+    arrived = _arrived(request.reply_to, inventory)
+    content = _content(request, arrived, inventory, around)
     message = parse_message(content, place=Place(file=_body_name(request)))
     if request.file is not None:
         create(request.file, content)
@@ -75,7 +76,7 @@ def new(request: NewMessage, around: Surroundings, console: Console) -> int:
         console.say(f"note: this is `{message.type}`; what answers a `{arrived.type}`: {suited} (--type)")
     following = _send(request, arrived) if request.file else None
     if console.form is not Form.TEXT:
-        console.result(as_json(_new_fields(None if request.file else content, request.file, message, following)))
+        console.result(as_json(_new_fields(request.file, content, message, following)))
     elif request.file is None:
         _print(content, console)
     else:
@@ -108,15 +109,14 @@ def init(folder: Path, around: Surroundings, console: Console) -> int:
     return ExitCode.OK
 
 
-def _arrived(path: Path | None, around: Surroundings) -> Message | None:
+def _arrived(path: Path | None, inventory: Inventory) -> Message | None:
     """The message that is answered."""
     if path is None:
         return None
-    inventory, _ = loader.load_inventory(around.config)
     return parse_message(loader.read(path, inventory.policy.max_bytes), place=Place(file=str(path)))
 
 
-def _content(request: NewMessage, arrived: Message | None, around: Surroundings) -> bytes:
+def _content(request: NewMessage, arrived: Message | None, inventory: Inventory, around: Surroundings) -> bytes:
     block = frontmatter(
         conversation=arrived.conversation if arrived else request.conversation or _conversation(request.file, around),
         type=request.type or (ANSWERS[arrived.type][0] if arrived else TYPES[0]),
@@ -124,7 +124,7 @@ def _content(request: NewMessage, arrived: Message | None, around: Surroundings)
         timestamp=timestamp(around.now()),
         place=Place(file=str(request.reply_to or request.file or UNNAMED)),
     )
-    body = read_message(request.body, loader.load_inventory(around.config)[0]) if request.body else b""
+    body = read_message(request.body, inventory) if request.body else b""
     return block.encode() + body
 
 
@@ -153,7 +153,7 @@ def _send(request: NewMessage, arrived: Message | None) -> str:
     return f"cas send MACHINE.{sender or 'PROJECT'} {_argument(request.file or Path())}"
 
 
-def _new_fields(content: bytes | None, file: Path | None, message: Message, following: str | None) -> dict[str, object]:
+def _new_fields(file: Path | None, content: bytes, message: Message, following: str | None) -> dict[str, object]:
     return {
         "format": "cas.new/1",
         "file": None if file is None else str(file),
@@ -161,7 +161,7 @@ def _new_fields(content: bytes | None, file: Path | None, message: Message, foll
         "type": message.type,
         "sequence": message.sequence,
         "timestamp": message.timestamp,
-        "content": None if content is None else content.decode(),
+        "content": content.decode() if file is None else None,
         "next": following,
     }
 
