@@ -71,8 +71,6 @@ def _carry_out(work: Callable[[Note], Any], writing: int, noted: mmap.mmap, seco
         with open(writing, "wb") as pipe:
             pipe.write(_packed(_outcome(work, note)))
         os._exit(0)
-    except BaseException:
-        os._exit(1)
     finally:
         os._exit(1)
 
