@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import resource
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +14,8 @@ from pathlib import Path
 
 from cas.loopback import Peer
 from cas.receiver import good_signature
+
+ROOT = Path(__file__).resolve().parent.parent
 
 CLEARED = ("GNUPGHOME", "SSH_AUTH_SOCK", "SOURCE_DATE_EPOCH", "NO_COLOR", "FORCE_COLOR", "GITHUB_ACTIONS", "CI")
 CLEARED_PREFIXES = ("CAS_", "XDG_", "_CAS_", "SSH_")
@@ -49,6 +53,10 @@ class Home:
     def inbox(self, project: str) -> Path:
         """Where CONTRACT's default puts what this machine's `project` receives."""
         return self.projects / project / "inbox" / "from-agents"
+
+    def obstruct(self, project: str) -> None:
+        """Puts a file where the inbox would be: no delivery there can succeed."""
+        _written(self.inbox(project), "in the way")
 
     def peers(self, text: str) -> Path:
         """Writes peers.toml, in place of what is there."""
@@ -117,6 +125,20 @@ class Run:
     code: int
     out: str
     err: str
+
+
+def run_with_small_files(limit: int, *argv: str, **environment: str) -> Run:
+    """A run of cas that can write no file of more bytes than that, as on a disk that fills up."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "cas", *argv],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return Run(code=ended.returncode, out=ended.stdout, err=ended.stderr)
 
 
 def message(path: str | Path, *, body: str = "* Hello\n", **frontmatter: str | int | None) -> Path:

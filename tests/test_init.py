@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import shlex
 import subprocess
-import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from support import Home, Run
+from support import Home, Run, run_with_small_files
 
 from cas import inventory, starter
 from cas.loopback import Key
@@ -313,21 +311,10 @@ def test_where_peers_toml_cannot_be_written_nothing_is(cas, home: Home, no_key: 
 
 
 def test_a_disk_that_fills_up_leaves_nothing(home: Home, no_key: None):
-    def small_files_only() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # the message fits, the schema does not
+    run = run_with_small_files(1000, "init", PATH="")  # the message fits, the schema does not
 
-    run = subprocess.run(
-        [sys.executable, "-m", "cas", "init"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PATH": ""},
-        preexec_fn=small_files_only,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-    assert run.returncode == 1
-    assert "error[unwritable]: `.manifest.schema.json` cannot be written: file too large" in run.stderr
+    assert run.code == 1
+    assert "error[unwritable]: `.manifest.schema.json` cannot be written: file too large" in run.err
     assert files() == ()
 
 

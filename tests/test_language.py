@@ -436,13 +436,8 @@ def test_what_comes_after_is_delivered_after(cas: Cas, home: Home):
     assert (run.code, ended) == (0, ["early@local.docs", "mid@local.b", "late@local.a"])
 
 
-def blocked_inbox(home: Home, project: str) -> None:
-    home.inbox(project).parent.mkdir(parents=True)
-    home.inbox(project).write_text("in the way", encoding="utf-8")
-
-
 def test_what_comes_after_a_failure_is_blocked_and_nothing_else_is(cas: Cas, home: Home):
-    blocked_inbox(home, "broken")
+    home.obstruct("broken")
     path = manifest(
         send("first", to="local.broken")
         + send("second", "after: first", to="local.a")
@@ -462,7 +457,7 @@ def test_what_comes_after_a_failure_is_blocked_and_nothing_else_is(cas: Cas, hom
 
 
 def test_what_was_blocked_is_delivered_when_what_it_waits_for_is(cas: Cas, home: Home):
-    blocked_inbox(home, "broken")
+    home.obstruct("broken")
     path = manifest(send("first", to="local.broken") + send("second", "after: first", to="local.a"))
     cas("apply", path)
     home.inbox("broken").unlink()
@@ -471,14 +466,14 @@ def test_what_was_blocked_is_delivered_when_what_it_waits_for_is(cas: Cas, home:
 
 
 def test_one_failed_destination_of_several_blocks_what_comes_after(cas: Cas, home: Home):
-    blocked_inbox(home, "broken")
+    home.obstruct("broken")
     path = manifest(send("first", to="[local.ok, local.broken]") + send("second", "after: first", to="local.a"))
 
     assert list(outcomes(cas, path).values()) == ["delivered", "failed", "blocked"]
 
 
 def test_after_an_item_only_that_item_counts(cas: Cas, home: Home):
-    blocked_inbox(home, "y")
+    home.obstruct("y")
     loop = send("stage", "for_each: [x, y]", to='"local.{{ item }}"')
     path = manifest(
         loop

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support import Home
+from support import Home, run_with_small_files
 
 from cas.authoring import ANSWERS
 from cas.cli import MESSAGE_TYPES
@@ -285,21 +282,10 @@ def test_a_file_that_cannot_be_made_is_an_error(cas, home: Home, path: str, word
 
 
 def test_a_disk_that_is_full_leaves_no_half_of_a_file(home: Home):
-    def one_small_file() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
+    run = run_with_small_files(20, "new", "a.org")
 
-    run = subprocess.run(
-        [sys.executable, "-m", "cas", "new", "a.org"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
-        preexec_fn=one_small_file,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-    assert run.returncode == 1
-    assert run.stderr == "error[unwritable]: `a.org` cannot be written: file too large\n"
+    assert run.code == 1
+    assert run.err == "error[unwritable]: `a.org` cannot be written: file too large\n"
     assert os.listdir() == []
 
 

@@ -213,9 +213,7 @@ def test_a_release_candidate_is_summed_up_and_not_announced(
 def test_nothing_is_announced_where_the_summary_did_not_arrive(
     cas: Callable[..., Run], home: Home, gnupg: Key, pairs: Callable[[Path], tuple[str, ...]], playbook: Path
 ):
-    archive = home.inbox("archive")
-    archive.parent.mkdir(parents=True)
-    archive.write_text("in the way", encoding="utf-8")
+    home.obstruct("archive")
 
     run = cas("apply", playbook, "--output", "json")
 
@@ -287,9 +285,7 @@ def test_a_message_of_the_outbox_that_is_edited_goes_under_the_next_sequence(
 def test_a_handoff_that_did_not_arrive_is_told_to_nobody(
     cas: Callable[..., Run], home: Home, gnupg: Key, pairs: Callable[[Path], tuple[str, ...]], playbook: Path
 ):
-    docs = home.inbox("docs")
-    docs.parent.mkdir(parents=True)
-    docs.write_text("in the way", encoding="utf-8")
+    home.obstruct("docs")
 
     run = cas("apply", playbook, "--output", "json")
 
