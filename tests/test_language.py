@@ -942,3 +942,17 @@ def test_a_pattern_through_a_link_that_leads_outside_is_refused(cas: Callable[..
     run = cas("validate", "m.yaml")
 
     assert (run.code, "secret.org` lies outside" in run.out) == (1, True)
+
+
+def test_a_plan_of_two_folders_names_messages_from_the_folder_that_they_share(
+    cas: Callable[..., Run], home: Home, message: Callable[..., Path]
+):
+    for number, folder in enumerate(("a", "b"), start=1):
+        message(f"{folder}/hello.org", sequence=number)
+        text = f"cas: 1\nsends: [{{id: {folder}, destination: local.docs, message: hello.org, sign: false}}]\n"
+        Path(folder, "m.yaml").write_text(text, encoding="utf-8")
+
+    run = cas("plan", "a/m.yaml", "b/m.yaml", "--output", "json")
+
+    sources = [delivery["message"]["source"] for delivery in json.loads(run.out)["deliveries"]]
+    assert sources == ["a/hello.org", "b/hello.org"]
