@@ -38,6 +38,8 @@ Cas = Callable[..., Run]
 Write = Callable[..., Path]
 SFTP_SERVER = next(f"{place}/sftp-server" for place in SFTP_SERVERS if Path(place, "sftp-server").exists())
 SFTP = f"exec {SFTP_SERVER}"
+# Python for a shell, and for Python a text: a first line cannot name a path with a space.
+PYTHON = f"#!/bin/sh\n'''exec' {shlex.quote(sys.executable)} -ISE \"$0\" \"$@\"\n' '''\n"
 SHELL = 'exec sh -c "$SSH_ORIGINAL_COMMAND"'
 MANY = FEW + 1
 LIAR = '''
@@ -152,7 +154,7 @@ def account(home: Home, tmp_path: Path) -> Accounts:
 
 def lying(lie: str) -> str:
     """A `python3` that does as `lie`, a piece of Python, after the greeting."""
-    return f"#!{sys.executable} -ISE\n{LIAR}\n{lie}\n"
+    return f"{PYTHON}{LIAR}\n{lie}\n"
 
 
 def progress(number: int, *, lane: str | None = None, **changes: Any) -> Progress:
@@ -218,13 +220,13 @@ NONE = {
     "no python3 in PATH": {"path": "/nonexistent"},
     "an old one that refuses": {"python3": "#!/bin/sh\necho 'Python 3.8.10: too old' >&2\nexit 1\n"},
     "an old one": {
-        "python3": f"#!{sys.executable} -ISE\nimport os, sys\nsys.version_info = (3, 10, 14)\n"
-        'exec(b"".join(iter(lambda: os.read(0, 1), b"\\n")))\n'
+        "python3": f"{PYTHON}import os, sys\nsys.version_info = (3, 10, 14)\n"
+        'exec(open(0, "rb", 0, closefd=False).readline())\n'
     },
     "one that says what it is and ends": {"python3": "#!/bin/sh\necho 'Python 2.7.18'\n"},
     "one that cannot import": {
-        "python3": f"#!{sys.executable} -ISE\nimport os, sys\nsys.modules['hashlib'] = None\n"
-        'exec(b"".join(iter(lambda: os.read(0, 1), b"\\n")))\n'
+        "python3": f"{PYTHON}import os, sys\nsys.modules['hashlib'] = None\n"
+        'exec(open(0, "rb", 0, closefd=False).readline())\n'
     },
     "a shell that refuses": {"shell": "exec /bin/false"},
     "a shell that ends": {"shell": "exit 0"},
