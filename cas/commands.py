@@ -39,10 +39,10 @@ def validate(paths: Sequence[Path], around: Surroundings, console: Console) -> i
     ready = preparation.of_manifests(paths, around, lambda name: name or "")
     _note_halt(around, console)
     if console.form is Form.TEXT:
-        for line in diagnostic_view.lines(ready.warnings):
-            console.result(line)
+        console.report(ready.warnings, as_result=True)
         console.result(f"valid: {plan_view.counted(len(ready.plan.deliveries))}")
     else:
+        console.report(ready.warnings)
         console.result(as_json(diagnostic_view.document(ready.warnings)))
     return ExitCode.OK
 
@@ -51,8 +51,7 @@ def plan(paths: Sequence[Path], around: Surroundings, console: Console) -> int:
     """The dry run: shows what would be sent; connects to nothing, writes nothing."""
     ready = preparation.of_manifests(paths, around, _signer(around).fingerprint)
     _note_halt(around, console)
-    for line in diagnostic_view.lines(ready.warnings):
-        console.say(line)
+    console.report(ready.warnings)
     if console.form is Form.TEXT:
         for line in plan_view.lines(ready.plan):
             console.result(line)
@@ -81,9 +80,7 @@ def demo(around: Surroundings, console: Console) -> int:
 def refused(command: str, error: CasError, console: Console) -> int:
     """Report what kept a verb from its work; its exit code."""
     found = error.diagnostics if isinstance(error, InvalidInput) else (diagnostic_view.from_error(error),)
-    findings_are_the_result = command == "validate" and console.form is Form.TEXT
-    for line in diagnostic_view.lines(found):
-        (console.result if findings_are_the_result else console.problem)(line)
+    console.report(found, as_result=command == "validate" and console.form is Form.TEXT)
     if command in SENDING:
         console.problem("nothing was sent")
         if console.form is not Form.TEXT:

@@ -23,6 +23,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "preparation",
         "run",
         "upkeep",
+        "findings",
         "commands",
         "cli",
         "receiver",
