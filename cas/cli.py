@@ -133,6 +133,8 @@ def _with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
             return command(around=read_surroundings(config_dir, state_dir), console=console, **given)
         except CasError as error:
             return refused(run.__name__, error, console)
+        finally:
+            console.end()
 
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
@@ -283,6 +285,22 @@ def schema(name: str, *, around: Surroundings, console: Console) -> int:
 
     del around
     return commands.schema(name, console)
+
+
+@cas.command()
+@click.argument("codes", nargs=-1, metavar="[CODE…]")
+@_with_surroundings
+def explain(codes: tuple[str, ...], *, around: Surroundings, console: Console) -> int:
+    """Say what a finding's code means, with an example, and what mends it. Without CODE: list all.
+
+    \b
+    cas explain                what codes there are
+    cas explain unknown-key    what this one means
+    """
+    from cas import commands
+
+    del around
+    return commands.explain(codes, console)
 
 
 @cas.command()

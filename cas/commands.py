@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cas import halt, loader, preparation
 from cas.diagnostics import InvalidInput
-from cas.errors import CasError, ExitCode
+from cas.errors import CasError, ExitCode, UsageError
 from cas.output import diagnostics as diagnostic_view
 from cas.output import plans as plan_view
 from cas.output.console import Console, Form
@@ -17,6 +17,7 @@ from cas.run import Limits, carried_out, world
 from cas.signer import Signer
 from cas.surroundings import Surroundings
 
+EXPLANATIONS = Path(__file__).with_name("explanations.toml")
 SENDING = frozenset({"send", "apply", "retry"})
 
 
@@ -66,6 +67,25 @@ def schema(name: str, console: Console) -> int:
     return ExitCode.OK
 
 
+def explain(codes: Sequence[str], console: Console) -> int:
+    """What these codes mean and what mends it; without any, all codes there are."""
+    from cas import explanations
+    from cas.findings import width
+    from cas.output import explanations as explanation_view
+
+    known = explanations.parse(loader.read(EXPLANATIONS, loader.LARGEST_MANIFEST).decode())
+    if unknown := next((code for code in codes if code not in known), None):
+        raise _unknown_code(unknown, known)
+    chosen = [known[code] for code in dict.fromkeys(codes) or sorted(known)]
+    if console.form is not Form.TEXT:
+        console.result(as_json(explanation_view.document(chosen)))
+        return ExitCode.OK
+    lines = explanation_view.lines if codes else explanation_view.overview
+    for line in lines(chosen, width(console.out)):
+        console.result(line)
+    return ExitCode.OK
+
+
 def demo(around: Surroundings, console: Console) -> int:
     """Show a run from beginning to end, in a throw-away home."""
     from cas import demo
@@ -103,6 +123,14 @@ def _deliver(command: str, ready: preparation.Ready, limits: Limits, around: Sur
 def _unless_halted(around: Surroundings) -> None:
     if error := around.stop():
         raise error
+
+
+def _unknown_code(code: str, known: Iterable[str]) -> UsageError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(code, sorted(known), n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(f'`{one}`' for one in near)}?" if near else "all there are: cas explain"
+    return UsageError(f"no code `{code}`", code="unknown-code", hint=hint)
 
 
 def _note_halt(around: Surroundings, console: Console) -> None:

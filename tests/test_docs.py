@@ -442,6 +442,10 @@ def test_diagnostics_have_the_fields_of_their_example(cas: Callable[..., Run], h
     assert {key: found[key] for key in same} == {key: example["diagnostics"][0][key] for key in same}
 
 
+def test_an_explanation_is_that_of_its_example(cas: Callable[..., Run], home: Home):
+    assert json.loads(cas("explain", "empty", "--output", "json").out) == _example("Explanations: `cas.explanations/1`")
+
+
 def test_a_status_has_the_fields_of_its_example(refused: Run, cas: Callable[..., Run]):
     status = json.loads(cas("status", "--output", "json").out)
 

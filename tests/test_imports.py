@@ -24,6 +24,8 @@ FORBIDDEN = {
     "validate release.yaml": CONNECTING | ACTING | {"rich", "jinja2", "difflib", "tomllib"},
     "plan release.yaml": CONNECTING | ACTING | {"rich", "jinja2", "difflib", "tomllib"},
     "apply release.yaml": CONNECTING | {"rich", "jinja2", "difflib", "tomllib"},
+    "explain": HEAVY | CONNECTING | ACTING | {"difflib"},
+    "explain tab": HEAVY | CONNECTING | ACTING | {"difflib"},
     "schema manifest": HEAVY | CONNECTING | ACTING,
     "status": HEAVY | CONNECTING | {"difflib", "tomllib"},
     "retry": HEAVY | CONNECTING | {"difflib", "tomllib"},

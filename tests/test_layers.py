@@ -12,7 +12,7 @@ CAS = Path(__file__).resolve().parent.parent / "cas"
 
 FLOORS: dict[int, tuple[str, ...]] = {
     0: ("errors", "diagnostics", "names"),
-    1: ("document", "schema", "manifest", "message", "inventory", "plan"),
+    1: ("document", "schema", "manifest", "message", "inventory", "plan", "explanations"),
     2: ("planner", "events"),
     3: ("output",),
     4: ("loader", "signer", "halt", "failed_sends", "ledger", "locks", "transports"),

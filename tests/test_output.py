@@ -308,6 +308,45 @@ def test_an_error_of_the_world_becomes_a_diagnostic_with_its_code_and_hint():
     assert found.exit_code is ExitCode.USAGE
 
 
+class Screen(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [
+        ("ab", "more: cas explain a b\n"),
+        ("aba", "more: cas explain a b\n"),
+        ("abcdefg", "more: cas explain a b c d e\n"),
+        ("", ""),
+    ],
+)
+def test_on_a_terminal_it_is_said_once_at_the_end_where_more_is_told(codes: str, said: str):
+    err = Screen()
+    at = Console(out=io.StringIO(), err=err)
+    at.report(Diagnostic(code=code, message="y") for code in codes)
+    err.truncate(err.seek(0))
+
+    at.end()
+    at.end()
+
+    assert err.getvalue() == said
+
+
+def test_in_a_workflow_or_when_quiet_it_is_not_said_where_more_is_told():
+    for options in ({"workflow": True}, {"quiet": True}):
+        err = Screen()
+        at = Console(out=io.StringIO(), err=err, **options)
+
+        at.report([Diagnostic(code="x", message="y")])
+        at.end()
+
+        assert err.getvalue() == "error[x]: y\n"
+
+
 def test_quiet_leaves_out_warnings_but_not_where_they_are_the_result():
     out, err = io.StringIO(), io.StringIO()
     at = Console(out=out, err=err, quiet=True)
@@ -893,7 +932,7 @@ def test_on_a_terminal_apply_shows_progress_for_each_host_and_keeps_the_result_a
     assert out.splitlines()[-1] == "local.docs  1 delivered"
 
 
-def test_on_a_terminal_a_finding_shows_its_line(
+def test_on_a_terminal_a_finding_shows_its_line_and_at_the_end_where_more_is_told(
     cas_process: Callable[..., subprocess.Popen[str]], manifest: Path
 ):
     manifest.write_text(MANIFEST.replace("local.docs", "docs"), encoding="utf-8")
@@ -906,7 +945,14 @@ def test_on_a_terminal_a_finding_shows_its_line(
         " 5 | …o, destination: docs, message: he…",
         "   |                  ^",
         "nothing was sent",
+        "more: cas explain malformed-destination",
     ]
+
+
+def test_quiet_leaves_out_where_more_is_told(cas_process: Callable[..., subprocess.Popen[str]], home: Home):
+    _, _, seen = on_terminal(cas_process, "plan", "no.yaml", "--quiet", NO_COLOR="1")
+
+    assert seen.splitlines() == ["no.yaml: error[unreadable]: `no.yaml` does not exist"]
 
 
 def test_the_result_of_validate_shows_its_lines_where_that_goes_to_a_terminal(
@@ -921,7 +967,7 @@ def test_the_result_of_validate_shows_its_lines_where_that_goes_to_a_terminal(
         _, words = process.communicate(timeout=60)
 
     assert seen.splitlines()[1:3] == [" 2 |     x: 1", "   | ^"]
-    assert words == ""
+    assert words == "more: cas explain tab\n"
 
 
 def test_a_line_that_nobody_can_read_again_has_no_caret(cas_process: Callable[..., subprocess.Popen[str]], home: Home):

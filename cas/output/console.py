@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TextIO
 
@@ -12,6 +12,8 @@ from cas.diagnostics import Diagnostic, Severity
 from cas.output import diagnostics as diagnostic_view
 from cas.output.annotations import defused, defused_json
 from cas.output.visible import visible, visible_json
+
+MOST_EXPLAINED = 5
 
 
 class Form(Enum):
@@ -51,6 +53,7 @@ class Console:
     workflow: bool = False
     shown: Callable[[Diagnostic, TextIO], Iterable[str]] = _a_line_each
     write: Callable[[TextIO, str], None] = write
+    _codes: dict[str, None] = field(default_factory=dict)
 
     def result(self, line: str) -> None:
         """A line of the result, in the asked form."""
@@ -73,6 +76,14 @@ class Console:
                 continue
             for line in self.shown(one, stream):
                 self.write(stream, line) if as_result else self._tell(line)
+            if stream.isatty() and not self.workflow:
+                self._codes[one.code] = None
+
+    def end(self) -> None:
+        """The last words, on a terminal: where more is told about what was found."""
+        if self._codes:
+            self.say(f"more: cas explain {' '.join(list(self._codes)[:MOST_EXPLAINED])}")
+            self._codes.clear()
 
     def _tell(self, line: str) -> None:
         self.write(self.err, _colored(line) if self.color else line)
