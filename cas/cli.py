@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with raised():
             return int(cas.main(args=argv, prog_name="cas", standalone_mode=False) or 0)
     except click.ClickException as error:
-        error.show(sys.stderr)
+        _say_usage_error(error)
         return ExitCode.USAGE
     except Interrupted as interruption:
         sys.stderr.write(f"interrupted by {interruption.signal.name}: no delivery was under way\n")
@@ -65,6 +65,17 @@ def _stand_in_for_closed_streams() -> None:
     os.close(handle)
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _say_usage_error(error: click.ClickException) -> None:
+    """As click does; what it quotes of the command line is made safe to print."""
+    from cas.findings import in_workflow
+    from cas.output.annotations import defused
+    from cas.output.visible import visible
+
+    words = visible(error.format_message())
+    words = defused(words) if in_workflow("auto", os.environ) else words
+    click.UsageError(words, ctx=getattr(error, "ctx", None)).show(sys.stderr)
 
 
 def _let_go_of_closed_pipes() -> None:
@@ -110,8 +121,12 @@ def _with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
         quiet: bool,
         verbose: bool,
         color: str,
+        diagnostics: str,
         **given: Any,
     ) -> int:
+        from pathlib import Path
+
+        from cas import findings
         from cas.commands import refused
         from cas.output.console import Console, Form
         from cas.surroundings import read_surroundings
@@ -119,12 +134,21 @@ def _with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
         plain = not sys.stderr.isatty() or os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
         colored = color == "always" or (color == "auto" and not plain)
         console = Console(
-            out=sys.stdout, err=sys.stderr, form=Form(output), quiet=quiet, verbose=verbose, color=colored
+            out=sys.stdout,
+            err=sys.stderr,
+            form=Form(output),
+            quiet=quiet,
+            verbose=verbose,
+            color=colored,
+            workflow=findings.in_workflow(diagnostics, os.environ),
+            shown=findings.view(diagnostics, os.environ, Path.cwd),
         )
         try:
             return command(around=read_surroundings(config_dir, state_dir), console=console, **given)
         except CasError as error:
             return refused(run.__name__, error, console)
+        finally:
+            console.end()
 
     return _standing_for(
         command,
@@ -142,6 +166,12 @@ def _with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
         click.option("--state-dir", type=FOLDER, help="Instead of ~/.local/state/cross-agent-comms."),
         click.option("--quiet", is_flag=True, help="Results and errors only."),
         click.option("--verbose", is_flag=True, help="Every event, a line each."),
+        click.option(
+            "--diagnostics",
+            type=click.Choice(["auto", "text", "github"]),
+            default="auto",
+            help="How findings are shown; auto: for GitHub where GITHUB_ACTIONS is true.",
+        ),
         click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Also: NO_COLOR."),
     )
 
@@ -362,6 +392,22 @@ def new(
         body=body,
     )
     return authoring.new(request, around, console)
+
+
+@cas.command()
+@click.argument("codes", nargs=-1, metavar="[CODE…]")
+@_with_surroundings
+def explain(codes: tuple[str, ...], *, around: Surroundings, console: Console) -> int:
+    """Say what a finding's code means, with an example, and what mends it. Without CODE: list all.
+
+    \b
+    cas explain                what codes there are
+    cas explain unknown-key    what this one means
+    """
+    from cas import commands
+
+    del around
+    return commands.explain(codes, console)
 
 
 @cas.command()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cas import halt, loader, preparation
 from cas.diagnostics import Diagnostic, InvalidInput
-from cas.errors import CasError, ExitCode
+from cas.errors import CasError, ExitCode, UsageError
 from cas.output import diagnostics as diagnostic_view
 from cas.output import plans as plan_view
 from cas.output.console import Console, Form
@@ -17,6 +17,7 @@ from cas.run import Limits, carried_out, world
 from cas.signer import Signer
 from cas.surroundings import Surroundings
 
+EXPLANATIONS = Path(__file__).with_name("explanations.toml")
 SENDING = frozenset({"send", "apply", "retry"})
 
 
@@ -49,10 +50,10 @@ def validate(
     warnings, deliveries = _checked(runs, choice, around)
     _note_halt(around, console)
     if console.form is Form.TEXT:
-        for line in diagnostic_view.lines(warnings):
-            console.result(line)
+        console.report(warnings, as_result=True)
         console.result(f"valid: {plan_view.counted(deliveries)}")
     else:
+        console.report(warnings)
         console.result(as_json(diagnostic_view.document(warnings)))
     return ExitCode.OK
 
@@ -81,8 +82,7 @@ def plan(paths: Sequence[Path], choice: preparation.Choice, around: Surroundings
     """The dry run: shows what would be sent; connects to nothing, writes nothing."""
     ready = preparation.of_manifests(paths, choice, around, _signer(around).fingerprint)
     _note_halt(around, console)
-    for line in diagnostic_view.lines(ready.warnings):
-        console.say(line)
+    console.report(ready.warnings)
     if console.form is Form.TEXT:
         for line in plan_view.lines(ready.plan):
             console.result(line)
@@ -94,6 +94,25 @@ def plan(paths: Sequence[Path], choice: preparation.Choice, around: Surroundings
 def schema(name: str, console: Console) -> int:
     """A JSON Schema, for editors and CI."""
     console.result(as_json(loader.load_schema(name)))
+    return ExitCode.OK
+
+
+def explain(codes: Sequence[str], console: Console) -> int:
+    """What these codes mean and what mends it; without any, all codes there are."""
+    from cas import explanations
+    from cas.findings import width
+    from cas.output import explanations as explanation_view
+
+    known = explanations.parse(loader.read(EXPLANATIONS, loader.LARGEST_MANIFEST).decode())
+    if unknown := next((code for code in codes if code not in known), None):
+        raise _unknown_code(unknown, known)
+    chosen = [known[code] for code in dict.fromkeys(codes) or sorted(known)]
+    if console.form is not Form.TEXT:
+        console.result(as_json(explanation_view.document(chosen)))
+        return ExitCode.OK
+    lines = explanation_view.lines if codes else explanation_view.overview
+    for line in lines(chosen, width(console.out)):
+        console.result(line)
     return ExitCode.OK
 
 
@@ -111,9 +130,7 @@ def demo(around: Surroundings, console: Console) -> int:
 def refused(command: str, error: CasError, console: Console) -> int:
     """Report what kept a verb from its work; its exit code."""
     found = error.diagnostics if isinstance(error, InvalidInput) else (diagnostic_view.from_error(error),)
-    findings_are_the_result = command == "validate" and console.form is Form.TEXT
-    for line in diagnostic_view.lines(found):
-        (console.result if findings_are_the_result else console.problem)(line)
+    console.report(found, as_result=command == "validate" and console.form is Form.TEXT)
     if command in SENDING:
         console.problem("nothing was sent")
         if console.form is not Form.TEXT:
@@ -136,6 +153,14 @@ def _deliver(command: str, ready: preparation.Ready, limits: Limits, around: Sur
 def _unless_halted(around: Surroundings) -> None:
     if error := around.stop():
         raise error
+
+
+def _unknown_code(code: str, known: Iterable[str]) -> UsageError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(code, sorted(known), n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(f'`{one}`' for one in near)}?" if near else "all there are: cas explain"
+    return UsageError(f"no code `{code}`", code="unknown-code", hint=hint)
 
 
 def _note_halt(around: Surroundings, console: Console) -> None:

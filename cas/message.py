@@ -92,8 +92,9 @@ def _unfit(values: Mapping[str, str], extra: Mapping[str, str], place: Place) ->
         if key in REQUIRED or not KEY.fullmatch(key):
             hint = "capitals and underscores, and none of the five that each message has"
             yield _finding("unsafe-frontmatter", f"`{_shown(key)}` cannot be a further key", place, hint)
-    for key in (key for key, value in values.items() if "\n" in value):
-        yield _finding("unsafe-frontmatter", f"the value of `{_shown(key)}` has more than one line", place, None)
+    for key, value in _placed(values, place).items():
+        if "\n" in value.text and not _wrong(key, value):
+            yield _finding("unsafe-frontmatter", f"the value of `{_shown(key)}` has more than one line", place, None)
 
 
 def _placed(values: Mapping[str, str], place: Place) -> dict[str, _Value]:

@@ -12,11 +12,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from cas.diagnostics import Diagnostic, Severity
+from cas.diagnostics import Diagnostic
 from cas.events import Event, RunFinished
 from cas.inventory import Destination, Policy
 from cas.names import timestamp
-from cas.output import diagnostics as diagnostic_view
 from cas.output.console import Console, Form, write
 from cas.output.result import ResultView
 from cas.output.tenths import MOST_LINES, Tenths
@@ -95,10 +94,7 @@ def carried_out(
     """Have the events happen, marked and shown; the exit code."""
     from cas import failed_sends
 
-    for warning in dict.fromkeys(warnings):
-        tell = console.problem if warning.severity is Severity.ERROR else console.say
-        for line in diagnostic_view.lines([warning]):
-            tell(line)
+    console.report(dict.fromkeys(warnings))
     result = ResultView(command, console.result, every_event=console.form is Form.JSONL)
     ended: RunFinished | None = None
     with around.signals.noted(), _words(command, deliveries, console, around) as show_words:

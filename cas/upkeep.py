@@ -6,6 +6,7 @@ import secrets
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -99,9 +100,8 @@ def prune(age: timedelta, around: Surroundings, console: Console) -> int:
                 cleared += len(done)
             except CasError as error:
                 code = ExitCode.ERROR
-                console.problem(f"error[{error.code}]: {address}: {error}; its receipts and rows stay")
-                if error.hint:
-                    console.problem(f"  hint: {error.hint}")
+                found = from_error(error)
+                console.report([replace(found, message=f"{address}: {error}; its receipts and rows stay")])
     markers = _prune_markers(around.state / MARKERS, before, unfinished)
     words = f"cleared: {cleared} deliveries with their receipts, {markers} markers, from before {before}"
     fields = {"format": "cas.prune/1", "deliveries": cleared, "markers": markers, "before": before}

@@ -35,6 +35,8 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HERE_DOCUMENT = re.compile(r"<<'(\w+)'\n.*?\n\1$", re.DOTALL | re.MULTILINE)
 INLINE_VERB = re.compile(r"`cas ([a-z]+)")
 EVENT_LINE = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ .*\n", re.MULTILINE)
+ONLY_ON_TERMINALS = re.compile(r"^(?: +\d* \| .*|more: cas explain .*)\n", re.MULTILINE)
+HINT_LINE = re.compile(r"^(.*error\[.*)\n  hint: (.*)\n", re.MULTILINE)
 MAKES_A_KEY = "--quick-generate-key"
 
 
@@ -154,8 +156,8 @@ def shell(home: Home, gnupg: Key, tmp_path: Path) -> Callable[..., subprocess.Co
 
 
 def as_told(text: str, **replaced: str) -> str:
-    """Output without what differs each time: times, keys, homes. Lines that no terminal shows are left out."""
-    text = EVENT_LINE.sub("", text)
+    """Output without what differs each time: times, keys, homes; and as it is without a terminal, but for events."""
+    text = HINT_LINE.sub(r"\1 (hint: \2)\n", ONLY_ON_TERMINALS.sub("", EVENT_LINE.sub("", text)))
     for found, shown in replaced.items():
         text = text.replace(shown, found)
     text = re.sub(r"\d{8}T\d{6}Z", "MOMENT", re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME", text))
@@ -412,6 +414,10 @@ def test_diagnostics_have_the_fields_of_their_example(cas: Callable[..., Run], h
     (found,) = json.loads(run.out)["diagnostics"]
     same = ("code", "severity", "message", "related")
     assert {key: found[key] for key in same} == {key: example["diagnostics"][0][key] for key in same}
+
+
+def test_an_explanation_is_that_of_its_example(cas: Callable[..., Run], home: Home):
+    assert json.loads(cas("explain", "empty", "--output", "json").out) == _example("Explanations: `cas.explanations/1`")
 
 
 def test_a_status_has_the_fields_of_its_example(refused: Run, cas: Callable[..., Run]):

@@ -24,6 +24,8 @@ FORBIDDEN = {
     "validate release.yaml": CONNECTING | ACTING | {"rich", "jinja2", "difflib", "tomllib"},
     "plan release.yaml": CONNECTING | ACTING | {"rich", "jinja2", "difflib", "tomllib"},
     "apply release.yaml": CONNECTING | {"rich", "jinja2", "difflib", "tomllib"},
+    "explain": HEAVY | CONNECTING | ACTING | {"difflib"},
+    "explain tab": HEAVY | CONNECTING | ACTING | {"difflib"},
     "schema manifest": HEAVY | CONNECTING | ACTING,
     "init first": HEAVY | CONNECTING | ACTING | {"difflib", "tomllib"},
     "new first.org": HEAVY | CONNECTING | ACTING | {"difflib", "tomllib"},

@@ -12,7 +12,7 @@ CAS = Path(__file__).resolve().parent.parent / "cas"
 
 FLOORS: dict[int, tuple[str, ...]] = {
     0: ("errors", "diagnostics", "names"),
-    1: ("document", "schema", "manifest", "message", "inventory", "plan", "template", "starter"),
+    1: ("document", "schema", "manifest", "message", "inventory", "plan", "template", "starter", "explanations"),
     2: ("expansion", "order", "selection", "planner", "events"),
     3: ("output",),
     4: ("loader", "signer", "halt", "failed_sends", "ledger", "locks", "creation", "confined", "transports"),
@@ -24,6 +24,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "run",
         "upkeep",
         "authoring",
+        "findings",
         "commands",
         "cli",
         "receiver",

@@ -271,28 +271,6 @@ def test_a_stream_that_was_closed_ends_nothing():
 # Diagnostics
 
 
-def test_a_diagnostic_is_a_line_with_its_place_then_what_else_there_is_to_say():
-    found = Diagnostic(
-        code="unknown-key",
-        message="`retires` is not a key of a send",
-        place=Place(file="nightly.yaml", line=12, column=5),
-        hint="did you mean `retries`?",
-        related=((Place(file="nightly.yaml", line=3), "the first of the two"),),
-    )
-
-    assert list(diagnostic_view.lines([found])) == [
-        "nightly.yaml:12:5: error[unknown-key]: `retires` is not a key of a send",
-        "  nightly.yaml:3: the first of the two",
-        "  hint: did you mean `retries`?",
-    ]
-
-
-def test_a_diagnostic_without_a_place_begins_with_its_severity():
-    found = Diagnostic(code="x", message="y", severity=Severity.WARNING)
-
-    assert list(diagnostic_view.lines([found])) == ["warning[x]: y"]
-
-
 def test_diagnostics_as_json_have_the_fields_of_the_format_with_and_without_a_place():
     place = Place(file="m.yaml", line=1, column=2)
     found = Diagnostic(code="x", message="y", place=place, hint="z", related=((place, "w"),))
@@ -329,6 +307,56 @@ def test_an_error_of_the_world_becomes_a_diagnostic_with_its_code_and_hint():
 
     assert (found.code, found.message, found.hint) == ("unknown-schema", "no schema `x`", "there are: manifest")
     assert found.exit_code is ExitCode.USAGE
+
+
+class Screen(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("codes", "said"),
+    [
+        ("ab", "more: cas explain a b\n"),
+        ("aba", "more: cas explain a b\n"),
+        ("abcdefg", "more: cas explain a b c d e\n"),
+        ("", ""),
+    ],
+)
+def test_on_a_terminal_it_is_said_once_at_the_end_where_more_is_told(codes: str, said: str):
+    err = Screen()
+    at = Console(out=io.StringIO(), err=err)
+    at.report(Diagnostic(code=code, message="y") for code in codes)
+    err.truncate(err.seek(0))
+
+    at.end()
+    at.end()
+
+    assert err.getvalue() == said
+
+
+def test_in_a_workflow_or_when_quiet_it_is_not_said_where_more_is_told():
+    for options in ({"workflow": True}, {"quiet": True}):
+        err = Screen()
+        at = Console(out=io.StringIO(), err=err, **options)
+
+        at.report([Diagnostic(code="x", message="y")])
+        at.end()
+
+        assert err.getvalue() == "error[x]: y\n"
+
+
+def test_quiet_leaves_out_warnings_but_not_where_they_are_the_result():
+    out, err = io.StringIO(), io.StringIO()
+    at = Console(out=out, err=err, quiet=True)
+    warning = Diagnostic(code="x", message="y", severity=Severity.WARNING)
+
+    at.report([warning])
+    at.report([warning], as_result=True)
+
+    assert (out.getvalue(), err.getvalue()) == ("warning[x]: y\n", "")
 
 
 # A plan
@@ -913,6 +941,51 @@ def test_on_a_terminal_apply_shows_progress_for_each_host_and_keeps_the_result_a
     assert "\x1b" not in out
     assert re.search(r"local\b.*[01]/1", seen)
     assert out.splitlines()[-1] == "local.docs  1 delivered"
+
+
+def test_on_a_terminal_a_finding_shows_its_line_and_at_the_end_where_more_is_told(
+    cas_process: Callable[..., subprocess.Popen[str]], manifest: Path
+):
+    manifest.write_text(MANIFEST.replace("local.docs", "docs"), encoding="utf-8")
+
+    code, out, seen = on_terminal(cas_process, "apply", manifest, columns=40, NO_COLOR="1")
+
+    assert (code, out) == (2, "")
+    assert seen.splitlines() == [
+        f"{manifest}:5:30: error[malformed-destination]: `docs` is not of the form <machine>.<project>",
+        " 5 | …o, destination: docs, message: he…",
+        "   |                  ^",
+        "nothing was sent",
+        "more: cas explain malformed-destination",
+    ]
+
+
+def test_quiet_leaves_out_where_more_is_told(cas_process: Callable[..., subprocess.Popen[str]], home: Home):
+    _, _, seen = on_terminal(cas_process, "plan", "no.yaml", "--quiet", NO_COLOR="1")
+
+    assert seen.splitlines() == ["no.yaml: error[unreadable]: `no.yaml` does not exist"]
+
+
+def test_the_result_of_validate_shows_its_lines_where_that_goes_to_a_terminal(
+    cas_process: Callable[..., subprocess.Popen[str]], home: Home
+):
+    Path("release.yaml").write_bytes("\ufeffname: 名\r\n\tx: 1\r\n".encode())
+
+    with terminal(80) as (ours, theirs):
+        process = cas_process("validate", "release.yaml", stdout=theirs)
+        os.close(theirs)
+        seen = _read_all(ours)
+        _, words = process.communicate(timeout=60)
+
+    assert seen.splitlines()[1:3] == [" 2 |     x: 1", "   | ^"]
+    assert words == "more: cas explain tab\n"
+
+
+def test_a_line_that_nobody_can_read_again_has_no_caret(cas_process: Callable[..., subprocess.Popen[str]], home: Home):
+    _, _, seen = on_terminal(cas_process, "send", "local.docs", "-", "--no-sign", NO_COLOR="1")
+
+    assert seen.splitlines()[0].startswith("<stdin>: error[no-frontmatter]")
+    assert " | " not in seen
 
 
 def test_on_a_terminal_apply_says_no_line_an_event(cas_process: Callable[..., subprocess.Popen[str]], manifest: Path):

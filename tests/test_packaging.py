@@ -61,6 +61,7 @@ def test_the_wheel_holds_schemas_playbooks_and_types(built: Path) -> None:
     playbooks = {f"cas/{path.relative_to(ROOT)}" for path in (ROOT / "playbooks").rglob("*") if path.is_file()}
     assert schemas
     assert names >= schemas | playbooks | {"cas/py.typed", "cas/playbooks/messages/demo-review.org"}
+    assert "cas/explanations.toml" in names
     assert {name.split("/")[0] for name in names} == {"cas", f"cross_agent_send-{__version__}.dist-info"}
 
 

@@ -1,0 +1,63 @@
+"""Findings: diagnostics into lines, as whoever reads a stream needs them. Reads the files that they speak of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TextIO
+
+from cas.diagnostics import Diagnostic, InvalidInput
+from cas.output import diagnostics as diagnostic_view
+from cas.output.annotations import annotation, defused
+
+FORMS = ("auto", "text", "github")
+WIDTH = 80
+
+
+def in_workflow(form: str, environment: Mapping[str, str]) -> bool:
+    """Whether a runner of GitHub's may read what is printed; then any line could be a command."""
+    return form == "github" or environment.get("GITHUB_ACTIONS") == "true"
+
+
+def view(
+    form: str, environment: Mapping[str, str], folder: Callable[[], Path]
+) -> Callable[[Diagnostic, TextIO], Iterable[str]]:
+    """How a finding is shown on a stream: in a workflow as annotations, unless `form` says otherwise."""
+    workflow = in_workflow(form, environment)
+    source = cache(_source)
+
+    def annotated(found: Diagnostic, stream: TextIO) -> Iterable[str]:
+        del stream
+        return [annotation(found, str(folder()))]
+
+    def in_words(found: Diagnostic, stream: TextIO) -> Iterable[str]:
+        if stream.isatty():
+            lines: Iterable[str] = diagnostic_view.lines(found, source, width(stream))
+        else:
+            lines = [diagnostic_view.line(found)]
+        return map(defused, lines) if workflow else lines
+
+    return annotated if workflow and form != "text" else in_words
+
+
+def width(stream: TextIO) -> int:
+    """The columns of a terminal; 80 where there is none."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or WIDTH
+    except (OSError, ValueError):
+        return WIDTH
+
+
+def _source(file: str) -> Sequence[str] | None:
+    """A file's lines as they are counted in places; None where it is none that can be read."""
+    from cas import loader  # here: most runs find nothing wrong
+
+    if file.startswith("<"):  # <stdin>
+        return None
+    try:
+        text = loader.read(Path(file), loader.LARGEST_MANIFEST).decode("utf-8", "replace")
+    except InvalidInput:
+        return None
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
