@@ -1,156 +1,200 @@
-"""Confined work: a function in one forked child, with bounds on its processor time and memory. Acts.
-
-For what a manifest's templates do: a manifest from a pull request is planned before anyone has read it.
-"""
+"""Confinement: a function is run in a child process that has so much processor time and memory, and no more. Acts."""
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import pickle
 import resource
 import signal
-import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
-from cas.diagnostics import InvalidInput
 from cas.errors import CasError
 
-NOTE_BYTES = 4096
-PAGE = resource.getpagesize()
 T = TypeVar("T")
 Note = Callable[[str], None]
-"""Is told what the work is at, for the error of the one that is ended."""
+Outcome = Callable[[], tuple[int, bytes]]  # how a child ends, and what it writes
+
+LONGEST_NOTE = 1024  # bytes
+PIECE = 1 << 20
+UNKNOWN_SIZE = 1 << 30  # what a process may have mapped, where no /proc tells
+# How a child ends. Nothing has to be allocated to say that there is no memory left.
+RESULT, REFUSED, BUG, NO_MEMORY = 0, 11, 12, 13
+# Held back while there is a child that nobody knows of yet, or that is being ended.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HINT = "look for what repeats, or makes a long text; or split the manifest"
 
 
 class ConfinementError(CasError):
-    """The work took more than it may."""
+    """What was run took more than it may have, or ended without a result. `at`: what it noted last, or nothing."""
+
+    def __init__(self, message: str, *, code: str, hint: str | None = None, at: str = "") -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.at = at
 
 
 def confined(work: Callable[[Note], T], *, seconds: int, memory: int) -> T:
-    """What `work` gives, made in a child with so many seconds of processor time and bytes of memory beyond today's.
+    """What `work` returns, as plain data; a CasError that it raises is raised here. Other errors are bugs.
 
-    It goes through a pipe, and has to be plain data that can be pickled. InvalidInput and other CasErrors of the work
-    are raised here; ConfinementError, when it took too much. To be called before threads are started.
+    `work` calls the function that it is given with what it is at, for a ConfinementError. It has `seconds`
+    of processor time, and `memory` bytes beside what this process already has; it can put nothing into a file. It may
+    start processes: there is no limit to that which root would heed.
+
+    To be called before a thread is started: the child has only the one that called, and a lock that another one holds
+    would be held for ever. However this is left, the child has ended, and is no zombie.
     """
-    with mmap.mmap(-1, NOTE_BYTES) as noted:
-        reading, writing = os.pipe()
-        try:
-            child = os.fork()
-        except OSError:
-            os.close(reading)
-            os.close(writing)
-            raise
-        if child == 0:
-            os.close(reading)
-            _carry_out(work, writing, noted, seconds, memory)
-        os.close(writing)
-        try:
-            with open(reading, "rb") as pipe:
-                content = pipe.read()
-        finally:
-            status = _ended(child)
-        at = noted[:].partition(b"\0")[0].decode("utf-8", "replace")
-    result: T = _result(content, status, at, seconds, memory)
-    return result
-
-
-def _carry_out(work: Callable[[Note], Any], writing: int, noted: mmap.mmap, seconds: int, memory: int) -> NoReturn:
-    """In the child, which ends here whatever happens: nothing of the parent's is flushed or cleaned up by it."""
-    try:
-        for caught in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(caught, signal.SIG_DFL)
-        _bound(seconds, memory)
+    with mmap.mmap(-1, LONGEST_NOTE) as noted:
 
         def note(text: str) -> None:
-            content = text.encode("utf-8", "replace")[: NOTE_BYTES - 1]
-            noted[: len(content) + 1] = content + b"\0"
+            noted[:] = text.encode(errors="replace")[:LONGEST_NOTE].ljust(LONGEST_NOTE, b"\0")
 
-        with open(writing, "wb") as pipe:
-            pipe.write(_packed(_outcome(work, note)))
-        os._exit(0)
-    finally:
-        os._exit(1)
+        content, status = _run(lambda: _outcome(work, note), seconds=seconds, memory=memory)
+        opened: T = _opened(content, status, seconds, noted[:].rstrip(b"\0").decode(errors="replace"))
+        return opened
 
 
-def _outcome(work: Callable[[Note], Any], note: Note) -> tuple[str, Any]:
+def _outcome(work: Callable[[Note], Any], note: Note) -> tuple[int, bytes]:
     try:
-        return "value", work(note)
-    except InvalidInput as error:
-        return "invalid", error.diagnostics
+        return RESULT, pickle.dumps(work(note))
     except CasError as error:
-        return "error", (type(error), str(error), error.code, error.hint)
-    except MemoryError:
-        return "memory", None
-    except Exception:
-        return "bug", traceback.format_exc()
+        return REFUSED, pickle.dumps(error)
 
 
-def _packed(outcome: tuple[str, Any]) -> bytes:
+def _run(outcome: Outcome, *, seconds: int, memory: int) -> tuple[bytearray, int]:
+    """What the child wrote, and the status that it ended with."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
-        return pickle.dumps(outcome)
-    except MemoryError:
-        return pickle.dumps(("memory", None))
-    except Exception:  # what cannot be pickled
-        return pickle.dumps(("bug", traceback.format_exc()))
+        reading, writing = os.pipe()
+        try:
+            child = _forked(lambda: _child(outcome, reading, writing, seconds, memory))
+        except CasError:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        return _awaited(child, reading, mask)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _bound(seconds: int, memory: int) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _lower(resource.RLIMIT_CPU, seconds)
-    _lower(resource.RLIMIT_AS, _used() + memory)
-
-
-def _lower(which: int, wanted: int) -> None:
-    _, hard = resource.getrlimit(which)
-    bound = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(which, (bound, bound))
-
-
-def _used() -> int:
-    """The address space in use, in bytes."""
+def _forked(run: Callable[[], NoReturn]) -> int:
     try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[0]) * PAGE
-    except OSError:  # no /proc: what a Python with all of cas has at most
-        return 1 << 30
+        child = os.fork()
+    except OSError as error:
+        reason = f"no process could be started for the templates: {error.strerror}"
+        raise ConfinementError(reason, code="no-process") from error
+    return child or run()
 
 
-def _ended(child: int) -> int:
-    """The exit code of the child, negative for a signal. One that still works has nobody left to work for."""
-    done, status = os.waitpid(child, os.WNOHANG)
-    if not done:
-        if sys.exc_info()[0] is not None:
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+def _awaited(child: int, reading: int, mask: set[int]) -> tuple[bytearray, int]:
+    content = bytearray()
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        while piece := os.read(reading, PIECE):
+            content += piece
+    finally:
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        finally:  # even if a signal was raised just there
+            os.close(reading)
+            os.kill(child, signal.SIGKILL)  # changes nothing for one that has ended: its status stands already
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return content, status
 
 
-def _result(content: bytes, status: int, at: str, seconds: int, memory: int) -> Any:
-    """What came of it, as the child said it or as its end tells."""
-    kind: str
-    value: Any
-    where = f"; it was at {at}" if at else ""
-    if status == -signal.SIGXCPU or (status == -signal.SIGKILL and not content):
-        raise _over(f"the templates took more than {seconds} s of processor time{where}")
-    kind, value = pickle.loads(content) if status == 0 else ("memory" if status > 0 else "died", None)  # noqa: S301
-    match kind:
-        case "value":
-            return value
-        case "invalid":
-            raise InvalidInput(value)
-        case "error":
-            refusal, message, code, hint = value
-            raise refusal(message, code=code, hint=hint)
-        case "memory":
-            raise _over(f"the templates took more than {memory >> 20} MiB of memory{where}")
-        case "bug":
-            raise RuntimeError(f"in confined work:\n{value}")
-        case _:
-            raise _over(f"the templates were ended by signal {-status}{where}")
+def _child(outcome: Outcome, reading: int, writing: int, seconds: int, memory: int) -> NoReturn:
+    """Flushes no stream that the parent will flush, and runs nothing that the parent will run at its exit."""
+    status = BUG
+    try:
+        os.close(reading)
+        status, content = _guarded(outcome, writing, seconds, memory)
+        _write(writing, content)
+    except MemoryError:
+        status = NO_MEMORY
+    finally:
+        os._exit(status)
 
 
-def _over(message: str) -> ConfinementError:
-    return ConfinementError(message, code="template-limit", hint="look for a loop or a text that grows without end")
+def _guarded(outcome: Outcome, writing: int, seconds: int, memory: int) -> tuple[int, bytes]:
+    try:
+        _leave_signals()
+        _end_with_parent(writing)
+        _limit(seconds, memory)
+        return outcome()
+    except MemoryError:
+        raise
+    except BaseException:
+        return BUG, traceback.format_exc().encode(errors="backslashreplace")
+
+
+def _leave_signals() -> None:
+    """The parent's handlers are the parent's. A ^C goes to both: what becomes of the child is for the parent to say."""
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGIO, signal.SIGXCPU):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _end_with_parent(writing: int) -> None:
+    """SIGIO, which ends a process, comes when nobody is left to read from the pipe, whatever ended the parent."""
+    fcntl.fcntl(writing, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(writing, fcntl.F_SETFL, os.O_ASYNC)
+
+
+def _write(writing: int, content: bytes) -> None:
+    fcntl.fcntl(writing, fcntl.F_SETFL, 0)  # from here on SIGIO would come for each piece that is read too
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(writing, rest) :]
+
+
+def _limit(seconds: int, memory: int) -> None:
+    # Between the two limits the kernel tells by SIGXCPU, which ends the process, that it was the time.
+    _set(resource.RLIMIT_CPU, seconds, seconds + 1)
+    _set(resource.RLIMIT_CORE, 0, 0)
+    _set(resource.RLIMIT_FSIZE, 0, 0)
+    most = _mapped() + memory
+    _set(resource.RLIMIT_AS, most, most)
+
+
+def _set(kind: int, soft: int, hard: int) -> None:
+    """A limit that is lower already stays."""
+    most = resource.getrlimit(kind)[1]
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), min(hard, most)
+    resource.setrlimit(kind, (soft, hard))
+
+
+def _mapped() -> int:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[0]) * mmap.PAGESIZE
+    except OSError:
+        return UNKNOWN_SIZE
+
+
+def _opened(content: bytearray, status: int, seconds: int, note: str) -> Any:
+    if status == RESULT and content:
+        return pickle.loads(content)  # noqa: S301 (from our own child)
+    if status == REFUSED:
+        raise pickle.loads(content)  # noqa: S301
+    if status == BUG and content:
+        raise RuntimeError("in the confined process:\n" + content.decode())
+    raise ConfinementError(_reason(status, seconds), code="template-limit", hint=HINT, at=note)
+
+
+def _reason(status: int, seconds: int) -> str:
+    if status == -signal.SIGXCPU:
+        return f"the templates took more than {seconds} s of processor time"
+    if status == NO_MEMORY:
+        return "the templates took more memory than they may have"
+    if status < 0:
+        return f"the process of the templates was ended by {signal.Signals(-status).name}"
+    return f"the process of the templates ended without a result, with exit code {status}"

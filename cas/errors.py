@@ -48,6 +48,10 @@ class CasError(Exception):
         self.code = code
         self.hint = hint
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """With every attribute: left to itself, Exception is made again from its message alone, which does not do."""
+        return Exception.__new__, (type(self), *self.args), self.__dict__
+
 
 class UsageError(CasError):
     """The command line asks for something that does not exist or does not apply."""

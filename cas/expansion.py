@@ -23,15 +23,16 @@ from cas.manifest import (
     Target,
     TemplateMessage,
     Value,
-    is_template,
 )
 from cas.message import Message, frontmatter
 from cas.message import parse as parse_message
 from cas.names import digest, timestamp
 from cas.plan import Input
+from cas.template import is_template
+from cas.template_error import TemplateError
 
 if TYPE_CHECKING:  # many manifests hold no template
-    from cas.template import Engine, TemplateError
+    from cas.template import Engine
 
 LONGEST_KEY = 100
 KEYS = ("id", "name")
@@ -51,6 +52,9 @@ class Library(Protocol):
 
     def files_matching(self, pattern: str, place: Place | None) -> Sequence[str]:
         """The paths of the files that match, sorted. Raises InvalidInput."""
+
+    def place(self, path: str) -> Place:
+        """The file itself, for diagnostics."""
 
     def hold(self, message: Message, content: bytes) -> None:
         """Keep the bytes of a message that was made."""
@@ -116,7 +120,7 @@ def expand(
     clock: datetime,
     hostname: str,
     given: Mapping[str, Any] | None = None,
-    note: Callable[[str], None] = lambda _: None,
+    note: Callable[[Place], None] = lambda _: None,
 ) -> tuple[tuple[Draft, ...], tuple[Diagnostic, ...]]:
     """The drafts of these manifests, in order, and what is wrong with the rest.
 
@@ -143,7 +147,7 @@ class _Expansion:
         clock: datetime,
         hostname: str,
         given: Names,
-        note: Callable[[str], None],
+        note: Callable[[Place], None],
         found: list[Diagnostic],
     ) -> None:
         self._source, self._inventory, self._clock, self._hostname = source, inventory, clock, hostname
@@ -256,9 +260,10 @@ class _Expansion:
         path = self._text(wanted.path, wanted.place, names, item)
         names = self._with(names, wanted.variables, item)
         source = self._source.library.text(path, wanted.place)
-        rendered = self._carried_out("text", source, Place(file=path), names, item, within=wanted.place)
+        where = self._source.library.place(path)
+        rendered = self._carried_out("text", source, where, names, item, within=wanted.place)
         content = rendered.encode("utf-8", "surrogatepass")
-        message = parse_message(content, place=Place(file=f"{path} (rendered)"))
+        message = parse_message(content, place=Place(file=f"{where.file} (rendered)"))
         self._compare(message, wanted.header, path, names, item)
         self._source.library.hold(message, content)
         return replace(draft, message=message, identifying=message.digest, origin=self._origin(path))
@@ -402,13 +407,28 @@ class _Expansion:
         *,
         within: Place | None = None,
     ) -> Any:
-        from cas.template import TemplateError
-
-        self._note(f"`{place.file}:{place.line}`" if place and place.line else f"`{place.file if place else text}`")
+        if place:
+            self._note(place)
         try:
             return getattr(self._engine(), kind)(text, names)
         except TemplateError as error:
-            raise _told(error, text, place, item, within) from error
+            raise InvalidInput([self._told(error, place, item, within)]) from error
+        except InvalidInput as error:  # of a file that it includes
+            related = _around(item, within or place)
+            raise InvalidInput([replace(one, related=(*one.related, *related)) for one in error.diagnostics]) from error
+
+    def _told(self, error: TemplateError, place: Place | None, item: _Item | None, within: Place | None) -> Diagnostic:
+        """Where the template, the manifest and the item stand."""
+        if error.file is not None:
+            included = replace(self._source.library.place(error.file), line=error.line)
+            related = _around(item, within or place)
+            return Diagnostic(code=error.code, message=str(error), place=included, hint=error.hint, related=related)
+        if place and error.line and place.line is None:
+            place = replace(place, line=error.line)
+        elif place and place.line and error.line and self._source.manifest.is_literal(place):
+            place = replace(place, line=place.line + error.line, column=None)
+        related = _around(item, within)
+        return Diagnostic(code=error.code, message=str(error), place=place, hint=error.hint, related=related)
 
     def _engine(self) -> Engine:
         from cas.template import Engine
@@ -420,17 +440,8 @@ class _Expansion:
 COMPARE = "compare it with something, such as `name == 'value'` or `name is defined`"
 
 
-def _told(
-    error: TemplateError, text: str, place: Place | None, item: _Item | None, within: Place | None
-) -> InvalidInput:
-    """Where the template, the manifest and the item stand."""
-    if place and error.line and place.line is None:
-        place = replace(place, line=error.line)
-    elif place and place.line and error.line and "\n" in text:
-        place = replace(place, line=place.line + error.line, column=None)
-    around = ((within, "the template is named here"),) if within else ()
-    found = Diagnostic(code=error.code, message=str(error), place=place, hint=error.hint, related=(*around, *_of(item)))
-    return InvalidInput([found])
+def _around(item: _Item | None, named: Place | None) -> tuple[tuple[Place, str], ...]:
+    return (*(((named, "the template is named here"),) if named else ()), *_of(item))
 
 
 def _refused(look: Callable[[], object]) -> tuple[Diagnostic, ...]:

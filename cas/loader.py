@@ -278,6 +278,9 @@ class Folder:
             _below(self._folder, path, place, self._resolved)
         return sorted(path for path in found if os.path.isfile(self._folder / path))
 
+    def place(self, path: str) -> Place:
+        return Place(file=str(self._folder / path))
+
     def hold(self, message: Message, content: bytes) -> None:
         self.held[message.digest] = content
 
@@ -306,6 +309,9 @@ class Single:
 
     def files_matching(self, pattern: str, place: Place | None) -> Sequence[str]:
         raise AssertionError(pattern, place)
+
+    def place(self, path: str) -> Place:
+        raise AssertionError(path)
 
     def hold(self, message: Message, content: bytes) -> None:
         raise AssertionError(message, content)

@@ -5,20 +5,22 @@ Values may still hold templates: `expansion` makes plain ones of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from cas.diagnostics import Diagnostic, InvalidInput, Place
+from cas.template import is_template
 
 if TYPE_CHECKING:  # `cas send` has these records and no YAML
     from cas.document import Document
 
 GIVEN = ("item", "loop", "destination", "machine", "project", "sender", "now")
 """Names that templates have from cas."""
+LITERAL = re.compile(r"\|[-+0-9]*\s*(#.*)?$")
 HEADER = ("conversation", "type", "sequence", "timestamp", "protocol_version")
-MARKS = ("{{", "{%", "{#")
 Path = tuple[str | int, ...]
 
 
@@ -121,7 +123,10 @@ class Send:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """A manifest. `sender` is None where its folder says who sends; `templated`: something in it wants Jinja2."""
+    """A manifest. `sender` is None where its folder says who sends; `templated`: something in it wants Jinja2.
+
+    `text`: the file's own.
+    """
 
     file: str
     name: str
@@ -130,6 +135,12 @@ class Manifest:
     variables: Mapping[str, Value] = field(default_factory=dict)
     sends: tuple[Send, ...]
     templated: bool = False
+    text: str = ""
+
+    def is_literal(self, place: Place) -> bool:
+        """Whether the value at a place is a block whose lines are the file's: begun by `|` and nothing else."""
+        line = self.text.split("\n")[(place.line or 1) - 1]
+        return LITERAL.match(line, (place.column or 1) - 1) is not None
 
 
 def parse(document: Document) -> Manifest:
@@ -145,13 +156,9 @@ def parse(document: Document) -> Manifest:
         sender_place=document.place(("sender",)) if "sender" in value else None,
         variables=_values(document, ("vars",), value.get("vars", {})),
         sends=sends,
+        text=document.text,
         templated=any(_wants_jinja(send) for send in sends) or _templated(value),
     )
-
-
-def is_template(text: str) -> bool:
-    """Whether a text holds what Jinja2 would take for more than text."""
-    return any(mark in text for mark in MARKS)
 
 
 def _templated(value: Any) -> bool:

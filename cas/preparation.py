@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def _expanded(
 ) -> _Expanded:
     """The drafts; where there are templates, a child with bounds on time and memory makes them."""
 
-    def work(note: Callable[[str], None]) -> _Expanded:
+    def work(note: Callable[[Place], None]) -> _Expanded:
         drafts, found = expand(loaded.sources, inventory, clock=clock, hostname=hostname, given=given, note=note)
         places: dict[str, Path] = {}
         held: dict[str, bytes] = {}
@@ -144,10 +145,18 @@ def _expanded(
 
     if not any(source.manifest.templated for source in loaded.sources):
         return work(lambda _: None)
-    from cas.confined import confined  # here, since `cas send` and plain manifests go without
+    from cas.confined import ConfinementError, confined  # here, since `cas send` and plain manifests go without
 
     sends = sum(len(source.manifest.sends) for source in loaded.sources)
-    return confined(work, seconds=SECONDS + sends // SENDS_A_SECOND, memory=MEMORY)
+    try:
+        return confined(
+            lambda note: work(lambda place: note(json.dumps(asdict(place)))),
+            seconds=SECONDS + sends // SENDS_A_SECOND,
+            memory=MEMORY,
+        )
+    except ConfinementError as error:
+        place = Place(**json.loads(error.at)) if error.at else None
+        raise InvalidInput([Diagnostic(code=error.code, message=str(error), place=place, hint=error.hint)]) from error
 
 
 def _loaded_send(request: SendRequest, inventory: Inventory, around: Surroundings) -> loader.Loaded:

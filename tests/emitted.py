@@ -18,12 +18,19 @@ TOLD_APART = {
     },
     # The first of what `_wrong_type` and `_wrong_value` return.
     ("schema", "code"): {"wrong-type", "wrong-value"},
+    # By the kind of what Jinja2 or Python raised.
+    ("template_error", "code"): {
+        "template-forbidden",
+        "undefined-variable",
+        "template-limit",
+        "template-syntax",
+        "template-failed",
+    },
     # Errors that are passed on, with the code that they have.
     ("output.diagnostics", "error.code"): set(),
     ("explanations", "code"): set(),
     ("expansion", "error.code"): set(),
-    ("confined", "code"): set(),
-    ("template", "self.code"): set(),
+    ("preparation", "error.code"): set(),
     ("transports.there", "str(error['code'])"): set(),
     ("transports.wire", "code"): set(),
 }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 
 import pytest
 
+from cas.diagnostics import Diagnostic, InvalidInput, Place, Severity
 from cas.errors import (
     PRECEDENCE,
     CasError,
@@ -70,3 +72,24 @@ def test_a_transfer_error_says_whether_a_retry_can_mend_it():
     assert wrong_key.permanent
     assert not reset.permanent
     assert wrong_key.hint == "compare the fingerprints"
+
+
+def test_an_error_from_another_process_is_whole():
+    sent = TransferError("host key changed", code="host-key", permanent=True, hint="compare the fingerprints")
+
+    error = pickle.loads(pickle.dumps(sent))
+
+    assert (type(error), str(error)) == (TransferError, "host key changed")
+    assert (error.code, error.permanent, error.hint) == ("host-key", True, "compare the fingerprints")
+
+
+def test_what_is_wrong_in_the_input_comes_whole_from_another_process():
+    place = Place(file="release.yaml", line=3, column=7)
+    found = Diagnostic(code="x", message="y", place=place, hint="z", related=((place, "here"),))
+    warning = Diagnostic(code="w", message="v", severity=Severity.WARNING)
+
+    error = pickle.loads(pickle.dumps(InvalidInput([found, warning])))
+
+    assert error.diagnostics == (found, warning)
+    assert error.diagnostics[1].severity is Severity.WARNING
+    assert (str(error), error.code, error.exit_code) == ("y", "invalid-input", ExitCode.ERROR)

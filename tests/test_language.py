@@ -222,7 +222,7 @@ def test_items_that_are_none_or_are_there_twice_are_refused(cas: Cas, items: str
 def test_what_every_item_has_wrong_is_said_once_with_the_first_of_them(cas: Cas):
     run = refused(cas, looped("[a, b, c]", key="{{ itme }}"), "undefined-variable", "m.yaml:7:88")
 
-    assert "m.yaml:5:16: for the item `a`" in run.out
+    assert "for the item `a`: m.yaml:5:16" in run.out
     assert "hint: did you mean `item`?" in run.out
 
 
@@ -757,7 +757,7 @@ def test_an_error_in_a_template_has_its_line_and_says_where_it_is_named(cas: Cas
 
     run = refused(cas, manifest(text), "undefined-variable", "t.org.j2:8")
 
-    assert "m.yaml:4:58: the template is named here" in run.out
+    assert "the template is named here: m.yaml:4:58" in run.out
 
 
 def test_what_a_template_makes_has_to_be_a_message(cas: Cas, message: Callable[..., Path]):
@@ -845,7 +845,7 @@ def test_a_template_that_never_ends_is_ended(cas: Cas, message: Callable[..., Pa
     run = cas("validate", manifest(text))
 
     assert (run.code, [found[2] for found in findings(run)]) == (1, ["template-limit"])
-    assert "`m.yaml:4`" in run.out
+    assert "m.yaml:4:" in run.out
 
 
 # Selection

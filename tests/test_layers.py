@@ -12,7 +12,19 @@ CAS = Path(__file__).resolve().parent.parent / "cas"
 
 FLOORS: dict[int, tuple[str, ...]] = {
     0: ("errors", "diagnostics", "names"),
-    1: ("document", "schema", "manifest", "message", "inventory", "plan", "template", "starter", "explanations"),
+    1: (
+        "document",
+        "schema",
+        "sandbox",
+        "template_error",
+        "template",
+        "manifest",
+        "message",
+        "inventory",
+        "plan",
+        "starter",
+        "explanations",
+    ),
     2: ("expansion", "order", "selection", "planner", "events"),
     3: ("output",),
     4: ("loader", "signer", "halt", "failed_sends", "ledger", "locks", "creation", "confined", "transports"),
@@ -42,7 +54,14 @@ COMPUTE = {
     "textwrap", "tomllib", "types", "typing", "unicodedata",
 }  # fmt: skip
 # What a floor may take from outside besides: it parses, or it draws on a stream that it is given.
-OUTSIDE = {"document": {"yaml"}, "template": {"jinja2"}, "schema": {"jsonschema"}, "output.terminal": {"rich"}}
+OUTSIDE = {
+    "document": {"yaml"},
+    "schema": {"jsonschema"},
+    "sandbox": {"jinja2"},
+    "template": {"jinja2"},
+    "template_error": {"jinja2"},
+    "output.terminal": {"rich"},
+}
 PURE_PATHS = {"PurePath", "PurePosixPath"}
 ACTING_NAMES = {"open", "print", "input", "exec", "eval", "compile", "breakpoint", "__import__", "exit", "quit"}
 ACTING_ATTRIBUTES = {
