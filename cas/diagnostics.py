@@ -38,13 +38,28 @@ class Diagnostic:
 
 
 class InvalidInput(CasError):
-    """What the user wrote cannot be used; holds every diagnostic that was found, warnings too."""
+    """What the user wrote cannot be used; holds every diagnostic that was found, warnings too, each file's by place."""
 
     def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
-        self.diagnostics = tuple(diagnostics)
+        self.diagnostics = _in_order(diagnostics)
         errors = [found for found in self.diagnostics if found.severity is Severity.ERROR]
         super().__init__("; ".join(error.message for error in errors), code="invalid-input")
         self.exit_code = most_telling(error.exit_code for error in errors)
+
+
+def _in_order(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
+    """File by file, as they came up, and in each as it is read."""
+    found = tuple(diagnostics)
+    nowhere = Place(file="")
+    files: dict[str, int] = {}
+    for one in found:
+        files.setdefault((one.place or nowhere).file, len(files))
+
+    def key(one: Diagnostic) -> tuple[int, int, int]:
+        place = one.place or nowhere
+        return files[place.file], place.line or 0, place.column or 0
+
+    return tuple(sorted(found, key=key))
 
 
 def suggestion(word: str, known: Iterable[str]) -> str | None:

@@ -27,6 +27,20 @@ INVISIBLE = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff"
 CONTROL = re.compile(rf"[{INVISIBLE}]|\r(?!\n)")
 ESCAPED_CONTROL = re.compile(rf"[{INVISIBLE}\r\ud800-\udfff]")
 
+HINTS = {
+    "found character that cannot start any token": "a text that begins so goes in quotes",
+    "mapping values are not allowed in this context": (
+        "a text with a colon and a space in it goes in quotes; the keys of a map begin in one column"
+    ),
+    "did not find expected node content": "close what was opened there, or put a text with brackets in quotes",
+    "block sequence entries are not allowed in this context": "a list begins on a new line, or is written [a, b]",
+    "found unexpected end of stream": "close what was opened there",
+    "did not find expected ',' or ']'": "close the list, or put a text with such signs in quotes",
+    "did not find expected ',' or '}'": "close the map, or put a text with such signs in quotes",
+    "did not find expected '-' indicator": "the items of a list begin in one column, and what belongs to one deeper",
+    "did not find expected key": "the keys of a map begin in one column",
+}
+"""What mends a problem, by PyYAML's words for it."""
 Path = Sequence[str | int]
 
 
@@ -81,7 +95,10 @@ def parse(content: bytes, *, file: str, loader: Any = None) -> Document:
         for event in _events(text, loader or getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             builder.take(event)
     except yaml.YAMLError as error:
-        builder.found.append(_syntax_error(error, text, file))
+        wrong = _syntax_error(error, text, file)
+        # After `key: {{ name }}.x` YAML understands nothing, and the first finding says why.
+        if not any(one.place and wrong.place and one.place.line == wrong.place.line for one in builder.found):
+            builder.found.append(wrong)
     if not builder.found and builder.value is None:
         builder.found.append(Diagnostic(code="empty", message="the file says nothing", place=Place(file=file)))
     if builder.found:
@@ -263,12 +280,13 @@ def _syntax_error(error: yaml.YAMLError, text: str, file: str) -> Diagnostic:
     place = _marked(mark, file)
     line = text.split("\n", mark.line + 1)[mark.line] if mark and mark.line < text.count("\n") + 1 else ""
     if TAB_INDENT.match(line):
-        hint = "YAML wants spaces"
-        return Diagnostic(code="tab", message="a tab where the line is indented", place=place, hint=hint)
+        message = "a tab where the line is indented"
+        return Diagnostic(code="tab", message=message, place=place, hint="YAML wants spaces")
     problem = getattr(error, "problem", None) or str(error)
-    context = getattr(error, "context", None)
-    related = ((_marked(around, file), context),) if around and context else ()
-    return Diagnostic(code="yaml-syntax", message=f"not YAML: {problem}", place=place, related=related)
+    context, began = getattr(error, "context", None), _marked(around, file)
+    related = ((began, context),) if around and context and began != place else ()
+    hint = HINTS.get(problem)
+    return Diagnostic(code="yaml-syntax", message=f"not YAML: {problem}", place=place, hint=hint, related=related)
 
 
 def _marked(mark: Any, file: str) -> Place:

@@ -6,6 +6,7 @@ What a manifest names is looked up by the `Library` that it is given.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -263,7 +264,8 @@ class _Expansion:
         where = self._source.library.place(path)
         rendered = self._carried_out("text", source, where, names, item, within=wanted.place)
         content = rendered.encode("utf-8", "surrogatepass")
-        message = parse_message(content, place=Place(file=f"{where.file} (rendered)"))
+        with _related(_around(item, wanted.place)):
+            message = parse_message(content, place=Place(file=f"{where.file} (rendered)"))
         self._compare(message, wanted.header, path, names, item)
         self._source.library.hold(message, content)
         return replace(draft, message=message, identifying=message.digest, origin=self._origin(path))
@@ -294,7 +296,8 @@ class _Expansion:
             if name == "sequence":
                 number = int(given) if isinstance(given, str) and given.isascii() and given.isdecimal() else given
                 if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 10**9:
-                    raise _wrong_type("`sequence`", given, "a whole number of at most nine digits", value.place, item)
+                    wanted, hint = "a whole number of at most nine digits", "such as 1, or `{{ loop.index }}` in a loop"
+                    raise _wrong_type("`sequence`", given, wanted, value.place, item, hint=hint)
                 found[name] = number
             else:
                 found[name] = str(given)
@@ -349,7 +352,8 @@ class _Expansion:
         elif isinstance(value, list):
             yield from ((_key(one, number), one) for number, one in enumerate(value, start=1))
         else:
-            raise _wrong_type("`for_each`", value, "a list or a map", loop.place, None)
+            hint = "a list in brackets, a map, or {files: pattern}"
+            raise _wrong_type("`for_each`", value, "a list or a map", loop.place, None, hint=hint)
 
     def _matches(self, send: Send, pattern: str, place: Place) -> Iterator[tuple[str, Any]]:
         paths = self._source.library.files_matching(pattern, place)
@@ -410,12 +414,10 @@ class _Expansion:
         if place:
             self._note(place)
         try:
-            return getattr(self._engine(), kind)(text, names)
+            with _related(_around(item, within or place)):  # what is wrong with a file that it includes
+                return getattr(self._engine(), kind)(text, names)
         except TemplateError as error:
             raise InvalidInput([self._told(error, place, item, within)]) from error
-        except InvalidInput as error:  # of a file that it includes
-            related = _around(item, within or place)
-            raise InvalidInput([replace(one, related=(*one.related, *related)) for one in error.diagnostics]) from error
 
     def _told(self, error: TemplateError, place: Place | None, item: _Item | None, within: Place | None) -> Diagnostic:
         """Where the template, the manifest and the item stand."""
@@ -438,6 +440,15 @@ class _Expansion:
 
 
 COMPARE = "compare it with something, such as `name == 'value'` or `name is defined`"
+
+
+@contextmanager
+def _related(places: tuple[tuple[Place, str], ...]) -> Iterator[None]:
+    """What is found wrong meanwhile has to do with these places."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise InvalidInput([replace(one, related=(*one.related, *places)) for one in error.diagnostics]) from error
 
 
 def _around(item: _Item | None, named: Place | None) -> tuple[tuple[Place, str], ...]:

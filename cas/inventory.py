@@ -90,7 +90,7 @@ def resolve(inventory: Inventory, target: str, *, hostname: str, place: Place | 
     machine, dot, project = target.partition(".")
     if not (dot and machine and project):
         reason = f"`{target}` is not of the form <machine>.<project>"
-        hint = f"say which project: `{target}.<project>`" if target in (LOCAL, *inventory.peers) else None
+        hint = _completed(inventory, target)
         raise _no_destination("malformed-destination", reason, place, hint)
     if not is_machine(machine) or not is_name(project):
         raise _no_destination("unsafe-destination", f"`{target}` holds what no name may hold", place, NAME_RULE)
@@ -121,6 +121,19 @@ def resolve(inventory: Inventory, target: str, *, hostname: str, place: Place | 
     )
 
 
+def _completed(inventory: Inventory, target: str) -> str:
+    """What was perhaps meant by half a destination."""
+    if target in (LOCAL, *inventory.peers):
+        return f"say which project: `{target}.<project>`"
+    if target in inventory.groups:
+        return f"the group is written `{GROUP}{target}`"
+    return (
+        f"on this machine: `{LOCAL}.{target}`"
+        if is_name(target) and "." not in target
+        else "such as laptop.docs, or local.docs"
+    )
+
+
 def members(inventory: Inventory, text: str, *, place: Place | None) -> tuple[str, ...]:
     """The destinations of `@<group>`, or the one that a text is. Raises InvalidInput, exit code 2."""
     if not text.startswith(GROUP):
@@ -130,7 +143,10 @@ def members(inventory: Inventory, text: str, *, place: Place | None) -> tuple[st
         return inventory.groups[name]
     known = listed(GROUP + one for one in inventory.groups)
     reason = f"no group `{name}` in `{inventory.file}`; the groups there are: {known}"
-    hint = suggestion(name, inventory.groups) or f'add it under [groups]: {name} = ["<machine>.<project>"]'
+    hint = (
+        suggestion(text, [GROUP + one for one in inventory.groups])
+        or f'add it under [groups]: {name} = ["<machine>.<project>"]'
+    )
     raise _no_destination("unknown-group", reason, place, hint)
 
 
@@ -280,7 +296,7 @@ def _flat(name: str, lists: Mapping[str, list[str]], inside: tuple[str, ...], re
         if not member.startswith(GROUP):
             yield member
         elif group in (*inside, name):
-            if group == (*inside, name)[0]:  # told of each group of the circle
+            if (*inside, name)[0] == group == min(*inside, name, group):  # the first of the circle tells of it
                 around = " → ".join((*inside, name, group))
                 reader.wrong(("groups", group), f"holds itself: {around}", code="group-cycle")
         elif group not in lists:

@@ -146,7 +146,7 @@ class Manifest:
 def parse(document: Document) -> Manifest:
     """The records of a document in which `schema.check` found nothing. Raises InvalidInput."""
     value = document.value
-    if found := [*_doubled_ids(document), *_reserved(document)]:
+    if found := [*_doubled_ids(document), *_reserved(document), *_unfit_patterns(document)]:
         raise InvalidInput(found)
     sends = tuple(_send(document, index) for index in range(len(value["sends"])))
     return Manifest(
@@ -289,6 +289,19 @@ def _reserved(document: Document) -> Iterable[Diagnostic]:
                 message=f"`{path[-1]}` is a name that cas gives to templates",
                 place=document.place(path, key=True),
                 hint="call the variable something else",
+            )
+
+
+def _unfit_patterns(document: Document) -> Iterable[Diagnostic]:
+    """`for_each: {files: …}` with anything but a text, which would be a loop over a map of one key."""
+    for index, send in enumerate(document.value["sends"]):
+        loop = send.get("for_each")
+        if isinstance(loop, dict) and loop.keys() == {"files"} and not isinstance(loop["files"], str):
+            yield Diagnostic(
+                code="wrong-type",
+                message="`files` is not a text",
+                place=document.place(("sends", index, "for_each", "files")),
+                hint="one pattern, such as outbox/*.org; to go through a map with this one key, call it otherwise",
             )
 
 

@@ -24,13 +24,15 @@ def against_order(
     by_id = {draft.id: draft for draft in drafts}
     graph = _graph(by_id.values())
     if circle := _circle(graph):
-        return [_in_circle(circle, by_id, "after-cycle", "these wait for each other")]
+        return [_in_circle(circle, by_id, "after-cycle", "these wait for each other", "take one `after` away")]
     for lane in lanes:
         for before, draft in pairwise(lane):
             graph[draft.id].add(before.id)
     if circle := _circle(graph):
         reason = "SEQUENCE puts these the other way round than `after`"
-        return [_in_circle(circle, by_id, "after-against-sequence", reason)]
+        return [
+            _in_circle(circle, by_id, "after-against-sequence", reason, "take one `after` away, or change a SEQUENCE")
+        ]
     return []
 
 
@@ -69,10 +71,8 @@ def _circle(graph: Mapping[str, set[str]]) -> list[str]:
     return []
 
 
-def _in_circle(circle: Sequence[str], by_id: Mapping[str, Draft], code: str, reason: str) -> Diagnostic:
+def _in_circle(circle: Sequence[str], by_id: Mapping[str, Draft], code: str, reason: str, hint: str) -> Diagnostic:
     drafts = [by_id[one] for one in circle if one in by_id]
     shown = " after ".join(f"`{draft.id}`" for draft in drafts)
     place = next((one.place for draft in drafts for one in draft.after), drafts[0].send.place)
-    return Diagnostic(
-        code=code, message=f"{reason}: {shown}", place=place, hint="take one `after` away, or change a SEQUENCE"
-    )
+    return Diagnostic(code=code, message=f"{reason}: {shown}", place=place, hint=hint)

@@ -157,13 +157,16 @@ def _delivery(
 def _doubled(before: Draft, draft: Draft) -> Diagnostic:
     message = draft.message
     assert message
+    looped = before.send.id == draft.send.id
     return Diagnostic(
         code="doubled-sequence",
         message=f"two sends bring conversation `{message.conversation}` to `{draft.target.text}` with SEQUENCE "
         f"{message.sequence}: `{before.id}` and `{draft.id}`",
         place=draft.send.place,
-        hint="give the later message the next SEQUENCE",
-        related=_related(before.send.place, "the first of the two"),
+        hint="each item needs its own, such as `sequence: '{{ loop.index }}'`"
+        if looped
+        else "give the later message the next SEQUENCE",
+        related=() if looped else _related(before.send.place, "the first of the two"),
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cas.diagnostics import Diagnostic, suggestion
+from cas.diagnostics import Diagnostic, listed, suggestion
 from cas.document import Document
 
 Path = tuple[str | int, ...]
@@ -27,21 +27,22 @@ TYPES: Mapping[str, str] = {
     "null": "nothing",
 }
 LONGEST_SHOWN = 60
+FORMS = "a message is one of `file`, `template` and `body`; `vars` go with the last two"
+MERGE_KEY = "YAML's merge key means nothing here; what many sends share stands under `defaults`"
 
 
 def check(document: Document, schema: Mapping[str, Any]) -> tuple[Diagnostic, ...]:
-    """Everything in which a document differs from a schema of draft 7, in the order in which it stands there."""
+    """Everything in which a document differs from a schema of draft 7."""
     from jsonschema import Draft7Validator
 
     errors = list(Draft7Validator(schema).iter_errors(document.value))
-    found = [*_key_findings(document, errors), *_value_findings(document, errors)]
-    return tuple(sorted(found, key=lambda one: (one.place.line, one.place.column) if one.place else (0, 0)))
+    return (*_key_findings(document, errors), *_value_findings(document, errors))
 
 
 def _key_findings(document: Document, errors: Iterable[Any]) -> Iterator[Diagnostic]:
     """Keys that are not known, and keys that are missing unless one of the former is it, mistyped."""
     mistyped: set[tuple[Path, str]] = set()
-    missing: dict[tuple[Path, str], Diagnostic] = {}
+    missing: dict[tuple[Path, tuple[str, ...]], Diagnostic] = {}
     for error in errors:
         path = tuple(error.absolute_path)
         if error.validator == "additionalProperties":
@@ -52,8 +53,13 @@ def _key_findings(document: Document, errors: Iterable[Any]) -> Iterator[Diagnos
                 yield _unknown_key(document, (*path, key), error.schema, hint)
         elif error.validator == "required":
             for key in (key for key in error.validator_value if key not in error.instance):
-                missing[path, key] = _missing_key(document, (*path, key), error.schema)
-    yield from (finding for where, finding in missing.items() if where not in mistyped)
+                missing[path, (key,)] = _missing_key(document, (*path, key), error.schema)
+        elif error.validator == "anyOf":
+            keys = tuple(one["required"][0] for one in error.validator_value)
+            missing[path, keys] = _missing_choice(document, path, keys, error.schema)
+        elif _about_name(error):
+            yield _unfit_key(document, path, error)
+    yield from (one for (path, keys), one in missing.items() if mistyped.isdisjoint((path, key) for key in keys))
 
 
 def _unknown_key(document: Document, path: Path, schema: Mapping[str, Any], hint: str | None) -> Diagnostic:
@@ -62,7 +68,7 @@ def _unknown_key(document: Document, path: Path, schema: Mapping[str, Any], hint
         code="unknown-key",
         message=f"`{_short(path[-1])}` is not a key of {_title(schema)}",
         place=document.place(path, key=True),
-        hint=hint or f"there are {known}",
+        hint=hint or (MERGE_KEY if path[-1] == "<<" else f"there are {known}"),
     )
 
 
@@ -76,30 +82,46 @@ def _missing_key(document: Document, path: Path, schema: Mapping[str, Any]) -> D
     )
 
 
+def _missing_choice(document: Document, path: Path, keys: Sequence[str], schema: Mapping[str, Any]) -> Diagnostic:
+    return Diagnostic(
+        code="missing-key",
+        message=f"{_title(schema)} needs one of the keys {listed(keys)}",
+        place=document.place(path),
+        hint=FORMS,
+    )
+
+
+def _about_name(error: Any) -> bool:
+    """Whether an error is about the name of a key, which is then its `instance`."""
+    return "propertyNames" in error.absolute_schema_path
+
+
+def _unfit_key(document: Document, path: Path, error: Any) -> Diagnostic:
+    key: str = error.instance
+    place = document.place((*path, key), key=True)
+    if error.validator == "not":
+        message = f"`{key}` does not go with the other keys here"
+        return Diagnostic(code="excluded-key", message=message, place=place, hint=FORMS)
+    message, hint = f"`{_short(key)}` cannot be a name here", error.schema.get("description")
+    return Diagnostic(code="wrong-value", message=message, place=place, hint=hint)
+
+
 def _value_findings(document: Document, errors: Iterable[Any]) -> Iterator[Diagnostic]:
     """One for each value: a value of the wrong type breaks other rules only because of that."""
-    about_keys = ("additionalProperties", "required")
+    about_keys = ("additionalProperties", "required", "anyOf")
     by_path: dict[Path, Any] = {}
     for error in errors:
         path = tuple(error.absolute_path)
-        if error.validator not in about_keys and (path not in by_path or error.validator == "type"):
+        if (
+            error.validator not in about_keys
+            and not _about_name(error)
+            and (path not in by_path or error.validator == "type")
+        ):
             by_path[path] = error
     for path, error in by_path.items():
-        if error.schema is False:
-            yield _excluded(document, path)
-            continue
         words = _wrong_type if error.validator == "type" else _wrong_value
         code, message, hint = words(path, error)
         yield Diagnostic(code=code, message=message, place=document.place(path), hint=hint)
-
-
-def _excluded(document: Document, path: Path) -> Diagnostic:
-    return Diagnostic(
-        code="excluded-key",
-        message=f"`{path[-1]}` does not go with the other keys here",
-        place=document.place(path, key=True),
-        hint="a message is one of `file`, `template` and `body`; `vars` go with the last two",
-    )
 
 
 def _wrong_type(path: Path, error: Any) -> tuple[str, str, str | None]:
@@ -111,7 +133,7 @@ def _wrong_type(path: Path, error: Any) -> tuple[str, str, str | None]:
 
 def _conversion(value: Any, wanted: Iterable[str]) -> str | None:
     """What to write instead, where somebody meant the right thing and wrote it so that YAML shows another."""
-    if "string" in wanted and isinstance(value, bool | int):
+    if set(wanted) <= {"string", "array"} and "string" in wanted and isinstance(value, bool | int):
         shown = str(value).lower()
         return f'put it in quotes: "{shown}"'
     if "boolean" in wanted and isinstance(value, str):

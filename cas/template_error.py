@@ -19,6 +19,9 @@ LONGEST_MESSAGE = 200
 TAGS = ("block", "call", "extends", "filter", "for", "from", "if", "import", "include", "macro", "raw", "set", "with")
 UNKNOWN = re.compile(r"(filter|test|tag)(?: named)? '([^']+)'")
 MACRO_HINT = "a macro of org-mode is written `{{ '{{{' }}title}}}`, or between `{% raw %}` and `{% endraw %}`"
+EQUALS = "to compare is written `==`"
+NO_CHANCE = "nothing is random here: a plan comes out the same each time"
+UNCLOSED = re.compile(r"The innermost block that needs to be closed is '(\w+)'")
 WITHOUT_WORDS: Mapping[type[Exception], str] = {
     MemoryError: "it needs more memory than a template may have",
     RecursionError: "it goes round in circles, or too deep",
@@ -70,7 +73,9 @@ def _syntax_error(error: TemplateSyntaxError, text: str, sandbox: Sandbox) -> Te
 def _unknown_hint(message: str, sandbox: Sandbox) -> str | None:
     unknown = UNKNOWN.search(message)
     if not unknown:
-        return None
+        return EQUALS if message.endswith("got '='") else None
+    if unknown[2] == "random":
+        return NO_CHANCE
     known: Mapping[str, Iterable[str]] = {"filter": sandbox.filters, "test": sandbox.tests, "tag": TAGS}
     return suggestion(unknown[2], known[unknown[1]])
 
@@ -118,6 +123,8 @@ def _words(error: Exception) -> str:
     said = getattr(error, "message", None) or getattr(error, "msg", None) or error  # without Python's own line numbers
     message = WITHOUT_WORDS.get(type(error)) or str(said) or type(error).__name__
     sentence = re.split(r"\.(?:\s|$)|\n", message, maxsplit=1)[0][:LONGEST_MESSAGE]
+    if unclosed := UNCLOSED.search(message):
+        sentence += f", and `{unclosed[1]}` is not closed"
     sentence = re.sub(r" at \d+$", "", sentence)  # a position that counts what nobody sees
     sentence = re.sub(r"'([^']*)'", r"`\1`", sentence)
     return sentence[:1].lower() + sentence[1:]

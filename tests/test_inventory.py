@@ -178,7 +178,7 @@ def test_a_peer_that_no_destination_could_name_is_a_warning(name):
 def test_warnings_come_along_with_errors():
     found = findings("[peers.x]\nport = 0\nhots = 1\n")
 
-    assert [(one.severity, one.place.line) for one in found] == [(Severity.WARNING, 3), (Severity.ERROR, 2)]
+    assert [(one.severity, one.place.line) for one in found] == [(Severity.ERROR, 2), (Severity.WARNING, 3)]
 
 
 # What is wrong

@@ -97,7 +97,7 @@ def test_errors_of_manifest_message_destination_and_order_are_told_together(
     run = cas("validate", manifest)
 
     assert run.code == 4
-    assert [code for _, code in findings(run)] == ["invalid-sequence", "unknown-peer", "doubled-sequence"]
+    assert [code for _, code in findings(run)] == ["invalid-sequence", "doubled-sequence", "unknown-peer"]
     assert "valid:" not in run.out
 
 
