@@ -49,7 +49,7 @@ class Library(Protocol):
         """A file's message; None where it cannot be had, which was told before. Raises InvalidInput."""
 
     def text(self, path: str, place: Place | None) -> str:
-        """A template's text. Raises InvalidInput."""
+        """A template's text. Raises InvalidInput, without a finding where it was told before."""
 
     def files_matching(self, pattern: str, place: Place | None) -> Sequence[str]:
         """The paths of the files that match, sorted. Raises InvalidInput."""

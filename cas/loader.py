@@ -246,7 +246,7 @@ class Folder:
         self._folder, self._root, self._limit = folder, root, max_bytes
         self._resolved = cache(Path.resolve)  # the folders are few
         self._messages: dict[str, Message | None] = {}
-        self._texts: dict[str, str] = {}
+        self._texts: dict[str, str | None] = {}
         self.inputs: dict[str, Input] = {}
         self.files: dict[str, Path] = {}
         self.held: dict[str, bytes] = {}
@@ -262,11 +262,15 @@ class Folder:
 
     def text(self, path: str, place: Place | None) -> str:
         if path not in self._texts:
+            self._texts[path] = None
             found, content = self._read(path, place)
             self._texts[path] = decoded(
                 content, Place(file=str(found)), code="undecodable-message", whose=" of the template"
             )
-        return self._texts[path]
+        text = self._texts[path]
+        if text is None:
+            raise InvalidInput([])
+        return text
 
     def files_matching(self, pattern: str, place: Place | None) -> Sequence[str]:
         if pattern.startswith("/") or {"..", "**"} & set(pattern.split("/")):

@@ -474,15 +474,6 @@ def test_requests_are_in_flight_together_and_answers_may_come_in_any_order(serve
     assert [getattr(result, "value", result) for result in results] == [None, "file"]
 
 
-def test_a_window_holds_the_next_request_back_until_there_is_an_answer(server: Server):
-    with server({"request": "lstat", "do": "hold", "path": "first"}) as way, way.opened(timeout=1) as inbox:
-        tasks = (inbox.transport.files.kind(f"~/{name}") for name in ("first", "second"))
-        first, second = inbox.transport.run(tasks, window=1)
-
-    assert isinstance(first, TransferError)
-    assert isinstance(second, TransferError)
-
-
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("direction", Direction, ids=lambda direction: direction.name.lower())
 @pytest.mark.parametrize("kind", [Kind.CUT, Kind.STALL], ids=lambda kind: kind.name.lower())

@@ -799,9 +799,7 @@ def test_many_deliveries_go_side_by_side(inbox: Inbox):
     pairs = zip(envelopes, folders, strict=True)
     claims = inbox.transport.run(inbox.transport.claim(envelope, str(folder)) for envelope, folder in pairs)
     inbox.transport.run(inbox.transport.publish_signature(claim) for claim in claims if isinstance(claim, Claim))
-    done = inbox.transport.run(
-        (inbox.transport.publish_message(claim) for claim in claims if isinstance(claim, Claim)), window=16
-    )
+    done = inbox.transport.run(inbox.transport.publish_message(claim) for claim in claims if isinstance(claim, Claim))
 
     assert done == [True] * 50
     assert len(inbox.visible()) == 100

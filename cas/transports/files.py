@@ -45,8 +45,8 @@ class Files(Protocol):
     def absolute(self, path: str) -> str:
         """The path as people are told it."""
 
-    def run(self, tasks: Iterable[Task[T]], *, window: int | None = None) -> list[T | CasError]:
-        """Run all tasks to their end, at most `window` at once; each gives its value or the CasError it raised."""
+    def run(self, tasks: Iterable[Task[T]]) -> list[T | CasError]:
+        """Run all tasks to their end; each gives its value or the CasError it raised."""
 
     async def kind(self, path: str) -> Kind | None:
         """What stands there, links not followed; None for nothing."""

@@ -35,8 +35,7 @@ class LocalFiles:
     def absolute(self, path: str) -> str:
         return self._home + path[1:] if path == "~" or path.startswith("~/") else path
 
-    def run(self, tasks: Iterable[Task[T]], *, window: int | None = None) -> list[T | CasError]:
-        del window
+    def run(self, tasks: Iterable[Task[T]]) -> list[T | CasError]:
         return [_completed(task) for task in tasks]
 
     async def kind(self, path: str) -> Kind | None:

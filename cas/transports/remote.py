@@ -190,8 +190,7 @@ class RemoteFiles:
     def absolute(self, path: str) -> str:
         return path
 
-    def run(self, tasks: Iterable[Task[T]], *, window: int | None = None) -> list[T | CasError]:
-        del window  # the other side does one thing after the other
+    def run(self, tasks: Iterable[Task[T]]) -> list[T | CasError]:
         results: dict[int, T | CasError] = {}
         waiting: deque[tuple[int, Task[T]]] = deque()
 

@@ -43,8 +43,8 @@ class SftpFiles:
     def absolute(self, path: str) -> str:
         return path
 
-    def run(self, tasks: Iterable[Task[T]], *, window: int | None = None) -> list[T | CasError]:
-        return self._channel.run(tasks, window=window)
+    def run(self, tasks: Iterable[Task[T]]) -> list[T | CasError]:
+        return self._channel.run(tasks)
 
     def close(self) -> None:
         self._channel.close()

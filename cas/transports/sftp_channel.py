@@ -73,7 +73,7 @@ class SftpChannel:
     def close(self) -> None:
         self._channel.close()
 
-    def run(self, tasks: Iterable[Task[T]], *, window: int | None = None) -> list[T | CasError]:
+    def run(self, tasks: Iterable[Task[T]]) -> list[T | CasError]:
         queue = deque(enumerate(tasks))
         results: dict[int, T | CasError] = {}
         waiting: dict[int, tuple[int, Task[T]]] = {}
@@ -87,7 +87,7 @@ class SftpChannel:
                 answer = self._broken
 
         while queue or waiting:
-            while queue and (window is None or len(waiting) < window):
+            while queue:
                 advance(*queue.popleft(), None)
             answered = self._answer(waiting) if waiting else None
             if answered:

@@ -72,8 +72,8 @@ class Files(LocalFiles):
         super().__init__(home)
         self._line = line
 
-    def run(self, tasks: Iterable[Task[T]], *, window: int | None = None) -> list[T | CasError]:
-        return super().run(self._watched(tasks), window=window)
+    def run(self, tasks: Iterable[Task[T]]) -> list[T | CasError]:
+        return super().run(self._watched(tasks))
 
     def _watched(self, tasks: Iterable[Task[T]]) -> Iterable[Task[T]]:
         for task in tasks:

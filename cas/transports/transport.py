@@ -77,9 +77,9 @@ class Transport:
         """Whether all so far is known to be on disk there."""
         return self.files.durable
 
-    def run(self, tasks: Iterable[Task[T]], *, window: int | None = None) -> list[T | CasError]:
-        """Run all to their end, at most `window` at once; each gives its value or the CasError that it raised."""
-        return self.files.run(tasks, window=window)
+    def run(self, tasks: Iterable[Task[T]]) -> list[T | CasError]:
+        """Run all to their end; each gives its value or the CasError that it raised."""
+        return self.files.run(tasks)
 
     def sync(self, folders: Iterable[str]) -> dict[str, CasError]:
         """Bring to disk what was done in these folders; gives the errors, by folder."""
