@@ -21,7 +21,7 @@ from cas.transports import attempted
 from cas.transports.attempt import Progress, Stop, lanes_of
 from cas.transports.transport import Transport
 
-LOOK_EVERY = 1
+LOOK_EVERY = 0.25
 """Seconds between two looks for HALT while waiting."""
 MOST_BYTES = 8 << 20
 """Of messages, in one attempt at a part of a batch: what is under way is held in memory, here and there."""
@@ -209,7 +209,7 @@ class Batch:
         )
         return wait
 
-    def _waited(self, seconds: int) -> HaltError | None:
+    def _waited(self, seconds: float) -> HaltError | None:
         """Pause, looking for HALT; the reason to stop, if one came up."""
         error = self._world.stop()
         while seconds > 0 and not error:

@@ -272,7 +272,7 @@ MUTATIONS = (
         file="transports/attempt.py",
         old="(item.tried or item.resumed or item.repeatable):\n",
         new="not item.tried:\n",
-        test="tests/faults/test_kill_server.py::test_or_a_retry_of_the_same_run_does[kill]",
+        test="tests/faults/test_kill_server.py::test_or_a_retry_of_the_same_run_does[kill-sftp]",
     ),
     Mutation(
         name="what others staged is cleaned away",

@@ -65,6 +65,12 @@ def test_there_are_enough_faults_each_with_a_name_of_its_own():
     assert len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS) >= 15
 
 
+def test_each_fault_names_a_test_that_there_is():
+    run = run_tests(ROOT, "--collect-only", *sorted({mutation.test for mutation in MUTATIONS}))
+
+    assert run.returncode == ALL_GREEN, run.stdout[-2000:]
+
+
 @pytest.mark.parametrize("mutation", points(MUTATIONS, 4), ids=lambda mutation: mutation.name.replace(" ", "-"))
 def test_a_seeded_fault_turns_its_test_red(tree: Path, mutation: Mutation):
     mutation.seed(tree)
