@@ -70,6 +70,22 @@ sends:
   #   message: messages/announce.org       # to make it: cas new messages/announce.org --type progress
   #   sign: false
   #   retry: {{retries: 0}}
+
+  # One send for each item of a list, a map or the files of a folder. `{{{{ … }}}}` is Jinja2; `item` is the item. A
+  # message may also stand here, as its text and what its frontmatter is made from, or come from a `template`.
+  # - id: stage
+  #   for_each: [build, test, publish]
+  #   destination: local.docs
+  #   after: hello                         # only when that one is delivered
+  #   when: item != 'publish'              # only where this holds
+  #   message:
+  #     conversation: first-stages
+  #     type: progress
+  #     sequence: "{{{{ loop.index }}}}"
+  #     body: |
+  #       * Stage {{{{ item }}}} is done
+
+  # All that a manifest can say: cas schema manifest
 """
 MANIFEST_SIGNED = """\
   sign: true                       # by gpg's default key; or {key: FINGERPRINT}; or false, for testing"""
