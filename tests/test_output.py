@@ -955,6 +955,7 @@ def test_on_a_terminal_a_finding_shows_its_line_and_at_the_end_where_more_is_tol
         f"{manifest}:5:30: error[malformed-destination]: `docs` is not of the form <machine>.<project>",
         " 5 | …o, destination: docs, message: he…",
         "   |                  ^",
+        "  hint: on this machine: `local.docs`",
         "nothing was sent",
         "more: cas explain malformed-destination",
     ]
