@@ -16,8 +16,8 @@ from typing import Any
 
 from cas import inventory as inventories
 from cas.diagnostics import Diagnostic, InvalidInput, Place, decoded
+from cas.drafts import Source
 from cas.errors import CasError, ExitCode, UsageError
-from cas.expansion import Source
 from cas.inventory import Inventory
 from cas.manifest import Manifest
 from cas.message import Message

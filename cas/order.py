@@ -7,7 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
 from cas.diagnostics import Diagnostic, listed, suggestion
-from cas.expansion import Draft, Source
+from cas.drafts import Draft, Source
 from cas.plan import loop_of
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from itertools import pairwise
 
 from cas.diagnostics import Diagnostic, InvalidInput, Place
-from cas.expansion import Draft, Source
+from cas.drafts import Draft, Source
 from cas.inventory import Inventory
 from cas.manifest import Send
 from cas.names import canonical_name, identity, signature_name

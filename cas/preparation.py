@@ -12,8 +12,9 @@ from pathlib import Path
 
 from cas import __version__, loader, planner
 from cas.diagnostics import Diagnostic, InvalidInput, Place, Severity
+from cas.drafts import Draft, Source
 from cas.errors import CasError, UsageError
-from cas.expansion import Draft, Source, expand
+from cas.expansion import expand
 from cas.inventory import Inventory, Policy
 from cas.manifest import FileMessage, Manifest, Retry, Send, Sign, Target
 from cas.message import parse as parse_message

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from cas.diagnostics import listed, suggestion
+from cas.drafts import Draft
 from cas.errors import UsageError
-from cas.expansion import Draft
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

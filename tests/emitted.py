@@ -29,7 +29,7 @@ TOLD_APART = {
     # Errors that are passed on, with the code that they have.
     ("output.diagnostics", "error.code"): set(),
     ("explanations", "code"): set(),
-    ("expansion", "error.code"): set(),
+    ("scope", "error.code"): set(),
     ("preparation", "error.code"): set(),
     ("transports.there", "str(error['code'])"): set(),
     ("transports.wire", "code"): set(),

@@ -12,7 +12,7 @@ from cas.message import Message
 
 @dataclass(frozen=True, kw_only=True)
 class Shelf:
-    """What `expansion.Library` asks for, with nothing on disk."""
+    """What `drafts.Library` asks for, with nothing on disk."""
 
     messages: Mapping[str, Message]
     inputs: Mapping[str, Any] = field(default_factory=dict)

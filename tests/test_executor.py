@@ -16,10 +16,11 @@ from support import Home
 
 from cas import inventory as inventories
 from cas.batch import World
+from cas.drafts import Source
 from cas.errors import ExitCode, HaltError, SigningError, TransferError
 from cas.events import DeliveryFinished, DeliveryStarted, Event, FilePublished, Outcome, RunFinished, RunStarted
 from cas.executor import execute
-from cas.expansion import Source, expand
+from cas.expansion import expand
 from cas.inventory import Destination, Policy
 from cas.manifest import FileMessage, Manifest, Retry, Send, Sign, Target
 from cas.message import Message

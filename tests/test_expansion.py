@@ -14,7 +14,8 @@ from support import Forge, Home
 
 from cas import loader
 from cas.diagnostics import Diagnostic, InvalidInput, Place
-from cas.expansion import Draft, expand
+from cas.drafts import Draft
+from cas.expansion import expand
 from cas.output.diagnostics import line
 
 CLOCK = datetime(2026, 11, 23, 9, 12, 58, tzinfo=UTC)

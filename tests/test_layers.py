@@ -25,7 +25,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "starter",
         "explanations",
     ),
-    2: ("expansion", "order", "selection", "planner", "events"),
+    2: ("drafts", "scope", "items", "composition", "expansion", "order", "selection", "planner", "events"),
     3: ("output",),
     4: ("loader", "signer", "halt", "failed_sends", "ledger", "locks", "creation", "confined", "transports"),
     5: ("parcel", "schedule", "intents", "batch", "signatures", "executor"),

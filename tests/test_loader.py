@@ -17,8 +17,9 @@ from support import Home
 
 from cas import loader
 from cas.diagnostics import Diagnostic, InvalidInput, Place
+from cas.drafts import Source
 from cas.errors import CasError, ExitCode, UsageError
-from cas.expansion import Source, expand
+from cas.expansion import expand
 from cas.inventory import EMPTY
 from cas.message import Message
 from cas.plan import Input

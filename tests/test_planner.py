@@ -11,8 +11,9 @@ from shelf import Shelf
 
 from cas import inventory as inventories
 from cas.diagnostics import Diagnostic, InvalidInput, Place
+from cas.drafts import Source
 from cas.errors import ExitCode
-from cas.expansion import Source, expand
+from cas.expansion import expand
 from cas.inventory import Inventory
 from cas.manifest import FileMessage, Manifest, Retry, Send, Sign, Target
 from cas.message import Message
