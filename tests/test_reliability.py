@@ -15,6 +15,7 @@ WRONG = (
 LEAST = {
     "kill of the sender": 600,
     "of the SFTP server": 150,
+    "of the Python there": 150,
     "power cut, ext4": 100,
     "errors of the system": 500,
 }
