@@ -72,7 +72,7 @@ def load_inventory(folder: Path) -> tuple[Inventory, tuple[Diagnostic, ...]]:
     path = folder / PEERS
     if not os.path.lexists(path):
         return inventories.EMPTY, ()
-    return inventories.parse(read(path, LARGEST_MANIFEST), file=str(path))
+    return inventories.parse(read(path, inventories.LARGEST), file=str(path))
 
 
 def load(paths: Sequence[Path], *, projects: Path, max_bytes: int) -> Loaded:
