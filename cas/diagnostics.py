@@ -12,6 +12,7 @@ from cas.errors import CasError, ExitCode, most_telling
 MOST_FINDINGS = 100
 """Of one file; after so many nobody reads on, and what is left shows itself when these are mended."""
 LONGEST_WORDS = 2_000
+SPLIT = "split it: cas takes several manifests, or a folder of them, as one run"
 MOST_LISTED = 20
 MOST_COMPARED = 100_000
 """Signs of one word, times those of all words that are known: what difflib goes through in a blink."""

@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
-from cas.diagnostics import MOST_FINDINGS, Diagnostic, InvalidInput, Place, decoded
+from cas.diagnostics import MOST_FINDINGS, SPLIT, Diagnostic, InvalidInput, Place, decoded
 
 # With these, whatever a file holds is read, or refused, within a second and 100 MB.
 LARGEST = 4 << 20
-MOST_VALUES = 200_000
+MOST_VALUES = 100_000
 MOST_ALIASED = 100_000
 LONG_TEXT = 100
 """So many characters of an aliased text weigh as much as a value."""
@@ -44,7 +44,6 @@ HINTS = {
     "did not find expected key": "the keys of a map begin in one column",
 }
 """What mends a problem, by PyYAML's words for it."""
-SPLIT = "split it: cas takes several manifests, or a folder of them, as one run"
 Path = Sequence[str | int]
 
 

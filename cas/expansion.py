@@ -19,6 +19,9 @@ from cas.manifest import FileMessage, Send, Sign, Target
 from cas.names import timestamp
 from cas.scope import Item, Note, Rendering, Scope
 
+MOST_REPEATED = 1_000
+"""Items of loops in which something is wrong, be it the same in all of them."""
+
 
 def expand(
     sources: Sequence[Source],
@@ -56,12 +59,12 @@ class _Expansion:
         self, source: Source, inventory: Inventory, clock: datetime, hostname: str, found: list[Diagnostic]
     ) -> None:
         self._source, self._inventory, self._clock, self._hostname = source, inventory, clock, hostname
-        self._found, self._wrong = found, 0
+        self._found, self._wrong, self._repeated = found, 0, 0
 
     @property
     def is_given_up(self) -> bool:
         """Whether so much is wrong that nobody reads on."""
-        return self._wrong >= MOST_FINDINGS
+        return self._wrong >= MOST_FINDINGS or self._repeated >= MOST_REPEATED
 
     def _tell(self, diagnostics: Iterable[Diagnostic]) -> None:
         more = list(diagnostics)
@@ -96,13 +99,14 @@ class _Expansion:
                 yield from self._deliveries(send, item, scope.within(item).declaring(send.variables))
             except InvalidInput as error:
                 self._tell(one for one in error.diagnostics if (one.code, one.message, one.place) not in told)
+                self._repeated += 1
                 told |= {(one.code, one.message, one.place) for one in error.diagnostics}
 
     def _deliveries(self, send: Send, item: Item, scope: Scope) -> Iterator[Draft]:
         after = tuple(replace(one, value=scope.text(one.value, one.place)) for one in send.after)
         sign = Sign(key=scope.text(send.sign.key, send.place)) if send.sign and send.sign.key else send.sign
         destinations, wrong = self._destinations(send, scope)
-        for target, destination in destinations:
+        for target, destination in destinations[:MOST_FINDINGS] if wrong else destinations:
             machine, _, project = target.text.partition(".")
             there = scope.also(destination=target.text, machine=machine, project=project)
             draft = Draft(
