@@ -288,19 +288,23 @@ def _text(content: bytes, file: str) -> str:
 
 def _syntax_error(error: yaml.YAMLError, text: str, file: str) -> Diagnostic:
     mark, around = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
-    place = _marked(mark, file)
+    place = _marked(mark, text, file)
     if mark and TAB_INDENT.match(text, text.rfind("\n", 0, mark.index) + 1):
         message = "a tab where the line is indented"
         return Diagnostic(code="tab", message=message, place=place, hint="YAML wants spaces")
     problem = getattr(error, "problem", None) or str(error)
-    context, began = getattr(error, "context", None), _marked(around, file)
+    context, began = getattr(error, "context", None), _marked(around, text, file)
     related = ((began, context),) if around and context and began != place else ()
     hint = HINTS.get(problem)
     return Diagnostic(code="yaml-syntax", message=f"not YAML: {problem}", place=place, hint=hint, related=related)
 
 
-def _marked(mark: Any, file: str) -> Place:
-    return Place(file=file, line=mark.line + 1, column=mark.column + 1) if mark else Place(file=file)
+def _marked(mark: Any, text: str, file: str) -> Place:
+    if not mark:
+        return Place(file=file)
+    if mark.line > (last := text.count("\n")):  # YAML ends a last line that has no end
+        return Place(file=file, line=last + 1, column=len(text) - text.rfind("\n"))
+    return Place(file=file, line=mark.line + 1, column=mark.column + 1)
 
 
 def _unusable(code: str, message: str, place: Place, hint: str | None) -> InvalidInput:

@@ -301,7 +301,10 @@ class Folder:
     def place(self, path: str) -> Place:
         return Place(file=str(self._folder / path))
 
-    def hold(self, message: Message, content: bytes) -> None:
+    def hold(self, message: Message, content: bytes, place: Place | None) -> None:
+        if len(content) > self._limit:
+            reason = f"the message is larger than {self._limit} bytes"
+            raise InvalidInput([Diagnostic(code="too-large", message=reason, place=place)])
         self.held[message.digest] = content
 
     def _read(self, path: str, place: Place | None) -> tuple[Path, bytes]:
@@ -333,8 +336,8 @@ class Single:
     def place(self, path: str) -> Place:
         raise AssertionError(path)
 
-    def hold(self, message: Message, content: bytes) -> None:
-        raise AssertionError(message, content)
+    def hold(self, message: Message, content: bytes, place: Place | None) -> None:
+        raise AssertionError(message, content, place)
 
 
 def _below(folder: Path, path: str, place: Place | None, resolved: Callable[[Path], Path]) -> Path:

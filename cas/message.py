@@ -15,9 +15,8 @@ from cas.errors import ExitCode
 from cas.names import NAME_RULE, digest, is_name
 
 KEY = re.compile(r"[A-Z_]+", re.ASCII)
-KEYWORD = re.compile(r"#\+([A-Z_]+):(.*)", re.ASCII | re.DOTALL)
-# Line ends are \n alone: `^` and `[^\n]` know no others.
-FIRST_KEYWORD = re.compile(r"^#\+[A-Z_]++:", re.ASCII | re.MULTILINE)
+# Line ends are \n alone (str.splitlines would split at U+2028 too): `^` and `[^\n]` know no others.
+KEYWORD = re.compile(r"^#\+([A-Z_]++):([^\n]*+)(?:\n|\Z)", re.ASCII | re.MULTILINE)
 SPACE = r"[^\S\n]*+"
 NEARLY_KEYWORD = re.compile(rf"^\ufeff?{SPACE}#\+{SPACE}([A-Za-z_]++){SPACE}:[^\n]*+", re.ASCII | re.MULTILINE)
 STRAY = "this line is outside of the frontmatter, or not of the form `#+KEY: value`"
@@ -51,7 +50,7 @@ class _Value:
 def parse(content: bytes, *, place: Place) -> Message:
     """A message's frontmatter; `place` names its file. Raises InvalidInput with every finding."""
     text = decoded(content, place, code="undecodable-message", whose=" of the message", exit_code=ExitCode.MESSAGE)
-    values = dict(_frontmatter(text, place))
+    values = _frontmatter(text, place)
     if not values:
         raise InvalidInput([_no_frontmatter(text, place)])
     if found := list(_findings(values, text)):
@@ -104,17 +103,17 @@ def _placed(values: Mapping[str, str], place: Place) -> dict[str, _Value]:
     return {key: _Value(text=value, place=place) for key, value in values.items()}
 
 
-def _frontmatter(text: str, place: Place) -> Iterator[tuple[str, _Value]]:
+def _frontmatter(text: str, place: Place) -> dict[str, _Value]:
     """The keys and values of the block: from the first line of its form to the first of another form, or blank."""
-    begin = FIRST_KEYWORD.search(text)
-    at, number = (begin.start(), _line(text, begin.start())) if begin else (len(text), 0)
-    while at < len(text):
-        end = text.find("\n", at)  # str.splitlines would split at U+2028 too
-        keyword = KEYWORD.fullmatch(text, at, end := len(text) if end < 0 else end)
-        if not keyword:
-            return
-        yield keyword[1], _Value(text=keyword[2].strip(), place=Place(file=place.file, line=number))
-        at, number = end + 1, number + 1
+    keyword = KEYWORD.search(text)
+    number = _line(text, keyword.start()) if keyword else 0
+    found: dict[str, tuple[str, int]] = {}
+    while keyword:
+        found[keyword[1]] = keyword[2], number
+        keyword, number = KEYWORD.match(text, keyword.end()), number + 1
+    return {
+        key: _Value(text=value.strip(), place=Place(file=place.file, line=line)) for key, (value, line) in found.items()
+    }
 
 
 def _line(text: str, position: int) -> int:
