@@ -48,7 +48,7 @@ def _from_template(draft: Draft, wanted: TemplateMessage, scope: Scope, source: 
     with related(scope.around(wanted.place)):
         message = parse_message(content, place=Place(file=f"{where.file} (rendered)"))
     _compare(message, wanted.header, path, scope)
-    source.library.hold(message, content)
+    source.library.hold(message, content, wanted.place)
     return replace(draft, message=message, identifying=message.digest, origin=_origin(source, path))
 
 
@@ -61,7 +61,7 @@ def _from_body(draft: Draft, wanted: BodyMessage, scope: Scope, source: Source, 
     block = frontmatter(**given, place=place)
     content = (block + body).encode("utf-8", "surrogatepass")
     message = parse_message(content, place=place)
-    source.library.hold(message, content)
+    source.library.hold(message, content, place)
     lasting = "".join(line for line in block.splitlines(True) if not line.startswith("#+TIMESTAMP:")) + body
     identifying = message.digest if "timestamp" in header else digest(lasting.encode("utf-8", "surrogatepass"))
     return replace(draft, message=message, identifying=identifying, origin=source.origin)

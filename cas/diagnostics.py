@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import islice
 
 from cas.errors import CasError, ExitCode, most_telling
+
+MOST_FINDINGS = 100
+"""Of one file; after so many nobody reads on, and what is left shows itself when these are mended."""
+LONGEST_WORDS = 2_000
+SPLIT = "split it: cas takes several manifests, or a folder of them, as one run"
+MOST_LISTED = 20
+MOST_COMPARED = 100_000
+"""Signs of one word, times those of all words that are known: what difflib goes through in a blink."""
 
 
 class Severity(Enum):
@@ -26,7 +35,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnostic:
-    """One finding. `code` is stable; `related` are further places, each with the words that explain it."""
+    """One finding. `code` is stable; `related` are further places, each with the words that explain it.
+
+    What it quotes may be megabytes, of which it keeps the beginning.
+    """
 
     code: str
     message: str
@@ -35,6 +47,12 @@ class Diagnostic:
     severity: Severity = Severity.ERROR
     exit_code: ExitCode = ExitCode.ERROR
     related: tuple[tuple[Place, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.message) > LONGEST_WORDS:
+            object.__setattr__(self, "message", shortened(self.message))
+        if self.hint and len(self.hint) > LONGEST_WORDS:
+            object.__setattr__(self, "hint", shortened(self.hint))
 
 
 class InvalidInput(CasError):
@@ -62,17 +80,32 @@ def _in_order(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
     return tuple(sorted(found, key=key))
 
 
+def first(found: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
+    """As many findings as anybody reads; the others are not even made."""
+    return tuple(islice(found, MOST_FINDINGS))
+
+
+def shortened(text: str, longest: int = LONGEST_WORDS) -> str:
+    """The beginning of a text that is too long to be shown."""
+    return text if len(text) <= longest else text[:longest] + "…"
+
+
 def suggestion(word: str, known: Iterable[str]) -> str | None:
-    """The hint for a mistyped word: the nearest known one, or None when none is near."""
+    """The hint for a mistyped word: the nearest known one, or None when none is near, or there are too many."""
     from difflib import get_close_matches  # here: most runs find nothing wrong
 
-    near = get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    words = list(known)
+    if len(word) * sum(map(len, words)) > MOST_COMPARED:
+        return None
+    near = get_close_matches(word, sorted(words), n=1, cutoff=0.6)
     return f"did you mean `{near[0]}`?" if near else None
 
 
 def listed(known: Iterable[str]) -> str:
-    """What there is, sorted, as a message shows it: "`a`, `b`", or "none"."""
-    return ", ".join(f"`{one}`" for one in sorted(known)) or "none"
+    """What there is, sorted, as a message shows it: "`a`, `b`", or "none"; of many the first ones."""
+    there = sorted(known)
+    more = ", …" if len(there) > MOST_LISTED else ""
+    return ", ".join(f"`{one}`" for one in there[:MOST_LISTED]) + more or "none"
 
 
 def decoded(

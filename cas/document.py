@@ -13,12 +13,15 @@ from typing import Any
 
 import yaml
 
-from cas.diagnostics import Diagnostic, InvalidInput, Place, decoded
+from cas.diagnostics import MOST_FINDINGS, SPLIT, Diagnostic, InvalidInput, Place, decoded
 
-LARGEST = 10 << 20
-DEEPEST = 50
+# With these, whatever a file holds is read, or refused, within a second and 100 MB.
+LARGEST = 4 << 20
+MOST_VALUES = 100_000
 MOST_ALIASED = 100_000
-MOST_FINDINGS = 100
+LONG_TEXT = 100
+"""So many characters of an aliased text weigh as much as a value."""
+DEEPEST = 50
 WORDS: Mapping[str, bool | None] = {"": None, "null": None, "true": True, "false": False}
 INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,99})", re.ASCII)  # int() refuses thousands of digits
 TAB_INDENT = re.compile(r" *\t")
@@ -124,8 +127,7 @@ class _Open:
 
     value: Any
     entries: Any
-    line: int
-    column: int
+    mark: Any
     anchor: str | None
     key: Any = None
     key_position: tuple[int, int] | None = None
@@ -146,6 +148,7 @@ class _Builder:
     _open: list[_Open] = field(default_factory=list)
     _anchors: dict[str, tuple[Any, int, int]] = field(default_factory=dict)
     _documents: int = 0
+    _values: int = 0
     _aliased: int = 0
 
     def take(self, event: Any) -> None:
@@ -169,34 +172,35 @@ class _Builder:
             self._hopeless(event, "several-documents", "a second document begins here", "make it a file of its own")
 
     def _scalar(self, event: Any) -> None:
-        value, mark = event.value, event.start_mark
+        value = event.value
         if event.tag is not None:
             self._tag(event)
         if not event.style:
             value = scalar(value)
         elif event.style == '"' and ESCAPED_CONTROL.search(value):
             self._finding(event, "control-character", "a control character is escaped in this text", "leave it out")
+        self._unless_too_many(event)
         if event.anchor:
-            self._anchors[event.anchor] = (value, 1, 0)
-        self._add(value, mark.line, mark.column, 1, 0)
+            self._anchors[event.anchor] = (value, 1 + len(event.value) // LONG_TEXT, 0)
+        self._add(value, event.start_mark, 1, 0)
 
     def _begin(self, event: Any, value: Any, entries: Any) -> None:
         if event.tag is not None:
             self._tag(event)
         self._unless_too_deep(event, 1)
+        self._unless_too_many(event)
         self._anchors.pop(event.anchor, None)  # from here on it means this one, which is not complete yet
-        mark = event.start_mark
         self.places[id(value)] = entries
-        self._open.append(_Open(value=value, entries=entries, line=mark.line, column=mark.column, anchor=event.anchor))
+        self._open.append(_Open(value=value, entries=entries, mark=event.start_mark, anchor=event.anchor))
 
     def _end(self) -> None:
         done = self._open.pop()
         if done.anchor:
             self._anchors[done.anchor] = (done.value, done.nodes, done.height)
-        self._add(done.value, done.line, done.column, done.nodes, done.height)
+        self._add(done.value, done.mark, done.nodes, done.height)
 
     def _alias(self, event: Any) -> None:
-        name, mark = event.anchor, event.start_mark
+        name = event.anchor
         if name not in self._anchors:
             inside = any(opened.anchor == name for opened in self._open)
             reason = "is inside of what it stands for" if inside else "has no anchor before it"
@@ -207,49 +211,56 @@ class _Builder:
             reason = f"written out, the aliases hold more than {MOST_ALIASED} values"
             self._hopeless(event, "alias-bomb", reason, "repeat less, or split the file")
         self._unless_too_deep(event, height)
-        self._add(value, mark.line, mark.column, nodes, height)
+        self._add(value, event.start_mark, nodes, height)
 
-    def _add(self, value: Any, line: int, column: int, nodes: int, height: int) -> None:
+    def _add(self, value: Any, mark: Any, nodes: int, height: int) -> None:
         """Put a complete value where it belongs: into what is open, as an item, a key or a key's value."""
         if not self._open:
-            self.value, self.start = value, (line, column)
+            self.value, self.start = value, (mark.line, mark.column)
             return
         around = self._open[-1]
         around.nodes += nodes
         around.height = max(around.height, height + 1)
         if isinstance(around.value, list):
             around.value.append(value)
-            around.entries.append((line, column))
+            around.entries.append((mark.line, mark.column))
         elif around.key_position is None:
-            around.key = self._key(around, value, line, column)
-            around.key_position = (line, column)
+            around.key = self._key(around, value, mark)
+            around.key_position = (mark.line, mark.column)
         else:
             around.value[around.key] = value
-            around.entries[around.key] = (*around.key_position, line, column)
+            around.entries[around.key] = (*around.key_position, mark.line, mark.column)
             around.key_position = None
 
-    def _key(self, around: _Open, key: Any, line: int, column: int) -> Any:
+    def _key(self, around: _Open, key: Any, mark: Any) -> Any:
         if not isinstance(key, str):
-            shown = self.text.split("\n", line + 1)[line][column : column + 40].strip()
+            shown = self.text[mark.index : mark.index + 40].partition("\n")[0].strip()
             reason = f"a key that is not a text: `{shown}`"
-            self._report("non-text-key", reason, self._place(line, column), "put it in quotes")
-            return (line, column)  # cannot be mistaken for another; the document is refused anyway
+            self._report("non-text-key", reason, self._place(mark), "put it in quotes")
+            return (mark.line, mark.column)  # cannot be mistaken for another; the document is refused anyway
         if key in around.entries:
-            first = (self._place(*around.entries[key][:2]), "the first of the two")
+            line, column = around.entries[key][:2]
+            first = (Place(file=self.file, line=line + 1, column=column + 1), "the first of the two")
             hint = "YAML would take the last one silently; keep one of them"
-            self._report("duplicate-key", f"the key `{key}` is given twice", self._place(line, column), hint, first)
+            self._report("duplicate-key", f"the key `{key}` is given twice", self._place(mark), hint, first)
         return key
 
     def _tag(self, event: Any) -> None:
         tag = event.tag.replace("tag:yaml.org,2002:", "!!")
         self._finding(event, "tag", f"the tag `{tag}` means nothing here", "leave it out; quotes make a text")
 
+    def _unless_too_many(self, event: Any) -> None:
+        self._values += 1
+        if self._values > MOST_VALUES:
+            reason = f"the file holds more than {MOST_VALUES} keys and values"
+            self._hopeless(event, "too-large", reason, SPLIT)
+
     def _unless_too_deep(self, event: Any, height: int) -> None:
         if len(self._open) + height > DEEPEST:
             self._hopeless(event, "too-deep", f"more than {DEEPEST} levels inside each other", None)
 
     def _finding(self, event: Any, code: str, message: str, hint: str | None) -> None:
-        self._report(code, message, self._place(event.start_mark.line, event.start_mark.column), hint)
+        self._report(code, message, self._place(event.start_mark), hint)
 
     def _hopeless(self, event: Any, code: str, message: str, hint: str | None) -> None:
         self._finding(event, code, message, hint)
@@ -260,13 +271,13 @@ class _Builder:
         if len(self.found) >= MOST_FINDINGS:
             raise InvalidInput(self.found)
 
-    def _place(self, line: int, column: int) -> Place:
-        return Place(file=self.file, line=line + 1, column=column + 1)
+    def _place(self, mark: Any) -> Place:
+        return Place(file=self.file, line=mark.line + 1, column=mark.column + 1)
 
 
 def _text(content: bytes, file: str) -> str:
     if len(content) > LARGEST:
-        raise _unusable("too-large", f"the file is larger than {LARGEST} bytes", Place(file=file), None)
+        raise _unusable("too-large", f"the file is larger than {LARGEST} bytes", Place(file=file), SPLIT)
     text = decoded(content, Place(file=file), code="not-utf-8").removeprefix("\ufeff")
     if control := CONTROL.search(text):
         before = text[: control.start()]
@@ -277,20 +288,23 @@ def _text(content: bytes, file: str) -> str:
 
 def _syntax_error(error: yaml.YAMLError, text: str, file: str) -> Diagnostic:
     mark, around = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
-    place = _marked(mark, file)
-    line = text.split("\n", mark.line + 1)[mark.line] if mark and mark.line < text.count("\n") + 1 else ""
-    if TAB_INDENT.match(line):
+    place = _marked(mark, text, file)
+    if mark and TAB_INDENT.match(text, text.rfind("\n", 0, mark.index) + 1):
         message = "a tab where the line is indented"
         return Diagnostic(code="tab", message=message, place=place, hint="YAML wants spaces")
     problem = getattr(error, "problem", None) or str(error)
-    context, began = getattr(error, "context", None), _marked(around, file)
+    context, began = getattr(error, "context", None), _marked(around, text, file)
     related = ((began, context),) if around and context and began != place else ()
     hint = HINTS.get(problem)
     return Diagnostic(code="yaml-syntax", message=f"not YAML: {problem}", place=place, hint=hint, related=related)
 
 
-def _marked(mark: Any, file: str) -> Place:
-    return Place(file=file, line=mark.line + 1, column=mark.column + 1) if mark else Place(file=file)
+def _marked(mark: Any, text: str, file: str) -> Place:
+    if not mark:
+        return Place(file=file)
+    if mark.line > (last := text.count("\n")):  # YAML ends a last line that has no end
+        return Place(file=file, line=last + 1, column=len(text) - text.rfind("\n"))
+    return Place(file=file, line=mark.line + 1, column=mark.column + 1)
 
 
 def _unusable(code: str, message: str, place: Place, hint: str | None) -> InvalidInput:

@@ -28,8 +28,8 @@ class Library(Protocol):
     def place(self, path: str) -> Place:
         """The file itself, for diagnostics."""
 
-    def hold(self, message: Message, content: bytes) -> None:
-        """Keep the bytes of a message that was made."""
+    def hold(self, message: Message, content: bytes, place: Place | None) -> None:
+        """Keep the bytes of a message that was made at a place. Raises InvalidInput for too many."""
 
     @property
     def inputs(self) -> Mapping[str, Input]:

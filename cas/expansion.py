@@ -11,13 +11,16 @@ from datetime import datetime
 from typing import Any
 
 from cas.composition import composed
-from cas.diagnostics import Diagnostic, InvalidInput, Severity, listed, suggestion
+from cas.diagnostics import MOST_FINDINGS, Diagnostic, InvalidInput, Severity, first, listed, suggestion
 from cas.drafts import Draft, Source
 from cas.inventory import Destination, Inventory, members, resolve
 from cas.items import items_of
 from cas.manifest import FileMessage, Send, Sign, Target
 from cas.names import timestamp
 from cas.scope import Item, Note, Rendering, Scope
+
+MOST_REPEATED = 1_000
+"""Items of loops in which something is wrong, be it the same in all of them."""
 
 
 def expand(
@@ -29,20 +32,23 @@ def expand(
     given: Mapping[str, Any] | None = None,
     note: Note = lambda _: None,
 ) -> tuple[tuple[Draft, ...], tuple[Diagnostic, ...]]:
-    """The drafts of these manifests, in order, and what is wrong with the rest.
+    """The drafts of these manifests, in order, and what is wrong with the rest; no drafts, where that is too much.
 
     `given` are values of variables from the command line; `note` is told where a template stands, before it is carried
     out.
     """
     values = dict(given or {})
-    found = list(_undeclared(sources, values))
+    found = list(first(_undeclared(sources, values)))
     if found:
         return (), tuple(found)
     drafts: list[Draft] = []
     for source in sources:
         names = {"sender": source.sender, "now": timestamp(clock)}
         scope = Scope(Rendering(source, values, note), names)
-        drafts += _Expansion(source, inventory, clock, hostname, found).drafts(scope)
+        expansion = _Expansion(source, inventory, clock, hostname, found)
+        drafts += expansion.drafts(scope)
+        if expansion.is_given_up:
+            return (), tuple(found)
     return tuple(drafts), tuple(found)
 
 
@@ -53,19 +59,31 @@ class _Expansion:
         self, source: Source, inventory: Inventory, clock: datetime, hostname: str, found: list[Diagnostic]
     ) -> None:
         self._source, self._inventory, self._clock, self._hostname = source, inventory, clock, hostname
-        self._found = found
+        self._found, self._wrong, self._repeated = found, 0, 0
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether so much is wrong that nobody reads on."""
+        return self._wrong >= MOST_FINDINGS or self._repeated >= MOST_REPEATED
+
+    def _tell(self, diagnostics: Iterable[Diagnostic]) -> None:
+        more = list(diagnostics)
+        self._wrong += len(more)
+        self._found += more
 
     def drafts(self, scope: Scope) -> Iterator[Draft]:
         try:
             scope = scope.declaring(self._source.manifest.variables)
         except InvalidInput as error:
-            self._found += error.diagnostics
+            self._tell(error.diagnostics)
             return
         for send in self._source.manifest.sends:
+            if self.is_given_up:
+                return
             try:
                 items = items_of(send, scope, self._source.library)
             except InvalidInput as error:
-                self._found += error.diagnostics
+                self._tell(error.diagnostics)
                 continue
             if not items and send.for_each and send.for_each.files:
                 self._found.append(_nothing_matches(send))
@@ -75,17 +93,20 @@ class _Expansion:
         """What one item has wrong, the others most often have too: said once."""
         told = set()
         for item in items:
+            if self.is_given_up:
+                return
             try:
                 yield from self._deliveries(send, item, scope.within(item).declaring(send.variables))
             except InvalidInput as error:
-                self._found += [one for one in error.diagnostics if (one.code, one.message, one.place) not in told]
+                self._tell(one for one in error.diagnostics if (one.code, one.message, one.place) not in told)
+                self._repeated += 1
                 told |= {(one.code, one.message, one.place) for one in error.diagnostics}
 
     def _deliveries(self, send: Send, item: Item, scope: Scope) -> Iterator[Draft]:
         after = tuple(replace(one, value=scope.text(one.value, one.place)) for one in send.after)
         sign = Sign(key=scope.text(send.sign.key, send.place)) if send.sign and send.sign.key else send.sign
         destinations, wrong = self._destinations(send, scope)
-        for target, destination in destinations:
+        for target, destination in destinations[:MOST_FINDINGS] if wrong else destinations:
             machine, _, project = target.text.partition(".")
             there = scope.also(destination=target.text, machine=machine, project=project)
             draft = Draft(
@@ -118,6 +139,8 @@ class _Expansion:
                     inboxes.setdefault(destination.is_at, (target, destination))
             except InvalidInput as error:
                 found += error.diagnostics
+            if len(found) >= MOST_FINDINGS:
+                break
         return list(inboxes.values()), found
 
     def _targets(self, written: Target, scope: Scope) -> Iterator[Target]:
@@ -134,7 +157,7 @@ class _Expansion:
             try:
                 self._source.library.message(file.path, file.place)
             except InvalidInput as error:
-                self._found += error.diagnostics
+                self._tell(error.diagnostics)
 
 
 def _nothing_matches(send: Send) -> Diagnostic:
@@ -155,7 +178,7 @@ def _undeclared(sources: Sequence[Source], given: Mapping[str, Any]) -> Iterator
         for send in manifest.sends:
             known |= send.variables.keys()
             known |= getattr(send.message, "variables", {}).keys()
-    for name in given.keys() - known:
+    for name in (name for name in given if name not in known):
         yield Diagnostic(
             code="unknown-variable",
             message=f"no manifest here declares the variable `{name}`",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from cas.diagnostics import Diagnostic, InvalidInput, Place, Severity, decoded, listed, suggestion
+from cas.diagnostics import MOST_FINDINGS, Diagnostic, InvalidInput, Place, Severity, decoded, listed, suggestion
 from cas.errors import ExitCode
 from cas.names import NAME_RULE, is_machine, is_name
 
@@ -22,6 +24,14 @@ HOST_KEY = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
 PLAIN = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 LARGEST_NUMBER = (1 << 63) - 1  # TOML's own bound, which tomllib does not keep
 LONGEST_SHOWN = 60
+LARGEST = 512 << 10  # thousands of peers; tomllib is slow
+MOST_PARTS = 50
+MOST_MEMBERS = 100_000
+PART = r"(?:[\w-]++|\"(?:[^\"\\\n]|\\.)*+\"|'[^'\n]*+')"
+KEY = rf"[ \t]*+({PART}(?:[ \t]*+\.[ \t]*+{PART})*+)[ \t]*+"
+HEADER_LINE, KEY_LINE = re.compile(rf"\s*+\[{{1,2}}{KEY}\]"), re.compile(rf"{KEY}=")
+# tomllib keeps every prefix of a dotted key, so that one of a few kilobytes takes all memory.
+MANY_PARTS = re.compile(rf"(?:^|[\[{{,])[ \t]*+(?:{PART}[ \t]*+\.[ \t]*+){{{MOST_PARTS}}}", re.MULTILINE)
 AT_END = "(at end of document)"
 TOML_PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
@@ -154,7 +164,11 @@ def parse(content: bytes, *, file: str) -> tuple[Inventory, tuple[Diagnostic, ..
     """peers.toml, with warnings for keys that are not known. Raises InvalidInput with every error."""
     import tomllib  # here: many have no peers.toml
 
+    if len(content) > LARGEST:
+        raise InvalidInput([_too_large(file)])
     text = decoded(content, Place(file=file), code="invalid-peers", hint=None)
+    if many := MANY_PARTS.search(text):
+        raise InvalidInput([_too_many_parts(text, many.start(), file)])
     try:
         tables = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
@@ -176,10 +190,13 @@ def parse(content: bytes, *, file: str) -> tuple[Inventory, tuple[Diagnostic, ..
 
 
 class _Reader:
-    """Takes values out of tables; what is wrong with them is collected in `found`, with the line where it stands."""
+    """Takes values out of tables; what is wrong with them is collected in `found`, with the line where it stands.
+
+    After MOST_FINDINGS errors InvalidInput is raised; further warnings are left out.
+    """
 
     def __init__(self, text: str, file: str) -> None:
-        self._lines = text.split("\n")
+        self._text = text
         self._file = file
         self.found: list[Diagnostic] = []
 
@@ -214,24 +231,33 @@ class _Reader:
         self._find(code, path, reason, hint, Severity.ERROR)
 
     def _find(self, code: str, path: tuple[str, ...], reason: str, hint: str | None, severity: Severity) -> None:
+        if sum(one.severity is severity for one in self.found) >= MOST_FINDINGS:
+            if severity is Severity.ERROR:
+                raise InvalidInput(self.found)
+            return
         message, place = f"`{'.'.join(path)}` {reason}", self._place(path)
         self.found.append(Diagnostic(code=code, message=message, place=place, hint=hint, severity=severity))
 
     def _place(self, path: tuple[str, ...]) -> Place:
         """The line of a key, or else of what is around it; tomllib tells no places, so the text is searched."""
-        lines = (self._line(path[:length]) for length in range(len(path), 0, -1))
+        lines = (self._lines.get(path[:length]) for length in range(len(path), 0, -1))
         return Place(file=self._file, line=next((line for line in lines if line), None))
 
-    def _line(self, path: tuple[str, ...]) -> int | None:
-        own, around = _header(path, r"[\].]"), _header(path[:-1], r"\]")
-        key = re.compile(r"\s*" + _quoted(path[-1]) + r"\s*[=.]")
-        inside = len(path) == 1
-        for number, line in enumerate(self._lines, start=1):
-            if own.match(line) or (inside and key.match(line)):
-                return number
-            if line.lstrip().startswith("["):
-                inside = around.match(line) is not None
-        return None
+    @cached_property
+    def _lines(self) -> dict[tuple[str, ...], int]:
+        """The first line of each table and key."""
+        lines: dict[tuple[str, ...], int] = {}
+        table: tuple[str, ...] = ()
+        for number, line in enumerate(self._text.split("\n"), start=1):
+            if header := HEADER_LINE.match(line):
+                path = table = _parts(header[1])
+            elif key := KEY_LINE.match(line):
+                path = (*table, *_parts(key[1]))
+            else:
+                continue
+            for length in range(1, len(path) + 1):
+                lines.setdefault(path[:length], number)
+        return lines
 
 
 def _peer(name: str, table: Mapping[str, Any], reader: _Reader) -> Peer:
@@ -279,7 +305,20 @@ def _policy(table: Mapping[str, Any], reader: _Reader) -> Policy:
 def _groups(table: Mapping[str, Any], reader: _Reader) -> dict[str, tuple[str, ...]]:
     """The destinations of each group; a group in a group is written `@name`, or by its bare name."""
     lists = {name: _members(name, table, reader) for name in table}
-    return {name: tuple(dict.fromkeys(_flat(name, lists, (), reader))) for name in lists}
+    inner = {name: [one.removeprefix(GROUP) for one in lists[name] if one.startswith(GROUP)] for name in lists}
+    missing = ((name, group) for name, held in inner.items() for group in dict.fromkeys(held) if group not in lists)
+    for name, group in missing:
+        hint = suggestion(group, lists)
+        reader.wrong(("groups", name), f"holds the group `{group}`, which is not there", hint, "unknown-group")
+    try:
+        order = list(TopologicalSorter(inner).static_order())
+    except CycleError as error:
+        circle = error.args[1][::-1][:-1]
+        first = circle.index(min(circle))
+        around = " → ".join((*circle[first:], *circle[:first], circle[first]))
+        reader.wrong(("groups", circle[first]), f"holds itself: {around}", code="group-cycle")
+        return {}
+    return _flat([name for name in order if name in lists], lists, reader)
 
 
 def _members(name: str, table: Mapping[str, Any], reader: _Reader) -> list[str]:
@@ -290,20 +329,22 @@ def _members(name: str, table: Mapping[str, Any], reader: _Reader) -> list[str]:
     return [one if "." in one or one.startswith(GROUP) else f"{GROUP}{one}" for one in found or ()]
 
 
-def _flat(name: str, lists: Mapping[str, list[str]], inside: tuple[str, ...], reader: _Reader) -> Iterator[str]:
-    for member in lists[name]:
-        group = member.removeprefix(GROUP)
-        if not member.startswith(GROUP):
-            yield member
-        elif group in (*inside, name):
-            if (*inside, name)[0] == group == min(*inside, name, group):  # the first of the circle tells of it
-                around = " → ".join((*inside, name, group))
-                reader.wrong(("groups", group), f"holds itself: {around}", code="group-cycle")
-        elif group not in lists:
-            hint = suggestion(group, lists)
-            reader.wrong(("groups", name), f"holds the group `{group}`, which is not there", hint, "unknown-group")
-        else:
-            yield from _flat(group, lists, (*inside, name), reader)
+def _flat(order: list[str], lists: Mapping[str, list[str]], reader: _Reader) -> dict[str, tuple[str, ...]]:
+    """Each group's destinations, once each. `order`: a group after those that it holds."""
+    flat: dict[str, tuple[str, ...]] = {}
+    total = 0
+    for name in order:
+        members: dict[str, None] = {}
+        for one in lists[name]:
+            inside = flat.get(one.removeprefix(GROUP), ()) if one.startswith(GROUP) else (one,)
+            total += len(inside)
+            if total > MOST_MEMBERS:
+                reason = f"makes more than {MOST_MEMBERS} destinations of all groups, written out"
+                reader.wrong(("groups", name), reason, "put fewer groups into each other")
+                return {}
+            members.update(dict.fromkeys(inside))
+        flat[name] = tuple(members)
+    return {name: flat[name] for name in lists}
 
 
 def _text(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
@@ -327,12 +368,20 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a date or time")
 
 
-def _header(path: tuple[str, ...], end: str) -> re.Pattern[str]:
-    return re.compile(r"\s*\[+\s*" + r"\s*\.\s*".join(map(_quoted, path)) + r"\s*" + end)
+def _parts(key: str) -> tuple[str, ...]:
+    """The parts of a dotted key, without their quotes."""
+    return tuple(part.strip("\"'") for part in re.findall(PART, key))
 
 
-def _quoted(part: str) -> str:
-    return f"[\"']?{re.escape(part)}[\"']?"
+def _too_large(file: str) -> Diagnostic:
+    message = f"`{file}` is larger than {LARGEST} bytes"
+    return Diagnostic(code="too-large", message=message, place=Place(file=file), hint="it names peers, not messages")
+
+
+def _too_many_parts(text: str, start: int, file: str) -> Diagnostic:
+    line = text.count("\n", 0, start) + 1
+    message = f"not TOML that cas reads: a key of more than {MOST_PARTS} parts"
+    return Diagnostic(code="invalid-peers", message=message, place=Place(file=file, line=line))
 
 
 def _not_toml(error: Exception, text: str, file: str) -> Diagnostic:

@@ -10,12 +10,11 @@ import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from glob import glob
 from pathlib import Path
 from typing import Any
 
 from cas import inventory as inventories
-from cas.diagnostics import Diagnostic, InvalidInput, Place, decoded
+from cas.diagnostics import SPLIT, Diagnostic, InvalidInput, Place, decoded, shortened
 from cas.drafts import Source
 from cas.errors import CasError, ExitCode, UsageError
 from cas.inventory import Inventory
@@ -23,10 +22,13 @@ from cas.manifest import Manifest
 from cas.message import Message
 from cas.message import parse as parse_message
 from cas.names import NAME_RULE, digest, is_name, sender_of
+from cas.patterns import matching
 from cas.plan import Input
 
 PEERS = "peers.toml"
-LARGEST_MANIFEST = 10 << 20
+LARGEST_MANIFEST = 4 << 20
+LONGEST_SHOWN = 60
+LONGEST_PATH = 4096  # Linux's own bound
 SUFFIXES = (".yaml", ".yml")
 # A manifest's own key, at the left margin or in braces; told without a parser, since other YAML may be of any kind.
 MANIFEST_KEY = re.compile(rb"^(?:\xef\xbb\xbf)?(?:---[ \t]+)?(?:\{[ \t]*)?[\"']?cas[\"']?[ \t]*:(?=\s|$)", re.MULTILINE)
@@ -72,7 +74,7 @@ def load_inventory(folder: Path) -> tuple[Inventory, tuple[Diagnostic, ...]]:
     path = folder / PEERS
     if not os.path.lexists(path):
         return inventories.EMPTY, ()
-    return inventories.parse(read(path, LARGEST_MANIFEST), file=str(path))
+    return inventories.parse(read(path, inventories.LARGEST), file=str(path))
 
 
 def load(paths: Sequence[Path], *, projects: Path, max_bytes: int) -> Loaded:
@@ -84,7 +86,7 @@ def load(paths: Sequence[Path], *, projects: Path, max_bytes: int) -> Loaded:
     sources, inputs = [], []
     for file in files:
         try:
-            content = read(file, LARGEST_MANIFEST)
+            content = read(file, LARGEST_MANIFEST, hint=SPLIT)
             inputs.append(_input(file, root, digest(content), len(content)))
             manifest = _parsed(content, file, schema)
             sender = _sender(manifest, file, projects)
@@ -156,10 +158,18 @@ def data_folder(name: str) -> Path:
     return built if built.is_dir() else package.parent / name
 
 
-def read(path: Path, limit: int, *, place: Place | None = None, exit_code: ExitCode = ExitCode.ERROR) -> bytes:
+def read(
+    path: Path,
+    limit: int,
+    *,
+    place: Place | None = None,
+    exit_code: ExitCode = ExitCode.ERROR,
+    hint: str | None = None,
+) -> bytes:
     """A regular file's bytes, read once. Raises InvalidInput for anything else, and for more than `limit` bytes.
 
-    `place` is where the path was written, for the diagnostic; the file itself otherwise.
+    `place` is where the path was written, for the diagnostic; the file itself otherwise. `hint`: what to do about one
+    that is too large.
     """
     try:
         # Not blocking: a FIFO without a writer would wait for ever.
@@ -174,7 +184,7 @@ def read(path: Path, limit: int, *, place: Place | None = None, exit_code: ExitC
     except (OSError, ValueError) as error:
         raise _unreadable(path, _reason(error), place, exit_code) from error
     if len(content) > limit:
-        raise _unreadable(path, f"is larger than {limit} bytes", place, exit_code, code="too-large")
+        raise _unreadable(path, f"is larger than {limit} bytes", place, exit_code, code="too-large", hint=hint)
     return content
 
 
@@ -277,7 +287,13 @@ class Folder:
             hint = "such as outbox/*/*.org: one * for each level, below the manifest's folder"
             message = f"`{pattern}` is not a pattern of files below the manifest's folder"
             raise InvalidInput([Diagnostic(code="outside", message=message, place=place, hint=hint)])
-        found = glob(pattern, root_dir=self._folder)
+        try:
+            if len(pattern) > LONGEST_PATH:
+                raise ValueError(f"has more than {LONGEST_PATH} characters")
+            found = matching(self._folder, pattern)
+        except ValueError as error:
+            message = f"`{shortened(pattern, LONGEST_SHOWN)}` {error}"
+            raise InvalidInput([Diagnostic(code="too-large", message=message, place=place)]) from error
         for path in found:  # a link on the way may lead outside
             _below(self._folder, path, place, self._resolved)
         return sorted(path for path in found if os.path.isfile(self._folder / path))
@@ -285,7 +301,10 @@ class Folder:
     def place(self, path: str) -> Place:
         return Place(file=str(self._folder / path))
 
-    def hold(self, message: Message, content: bytes) -> None:
+    def hold(self, message: Message, content: bytes, place: Place | None) -> None:
+        if len(content) > self._limit:
+            reason = f"the message is larger than {self._limit} bytes"
+            raise InvalidInput([Diagnostic(code="too-large", message=reason, place=place)])
         self.held[message.digest] = content
 
     def _read(self, path: str, place: Place | None) -> tuple[Path, bytes]:
@@ -317,13 +336,15 @@ class Single:
     def place(self, path: str) -> Place:
         raise AssertionError(path)
 
-    def hold(self, message: Message, content: bytes) -> None:
-        raise AssertionError(message, content)
+    def hold(self, message: Message, content: bytes, place: Place | None) -> None:
+        raise AssertionError(message, content, place)
 
 
 def _below(folder: Path, path: str, place: Place | None, resolved: Callable[[Path], Path]) -> Path:
     """A file below the manifest's own folder; raises InvalidInput when the path, or a link in it, leads elsewhere."""
     try:
+        if len(path) > LONGEST_PATH:
+            raise ValueError(f"has more than {LONGEST_PATH} characters")
         if _real(folder / path, resolved).is_relative_to(resolved(folder)):
             return folder / path
         reason = "lies outside the manifest's folder"

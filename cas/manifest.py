@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from cas.diagnostics import Diagnostic, InvalidInput, Place
+from cas.diagnostics import Diagnostic, InvalidInput, Place, first
 from cas.template import is_template
 
 if TYPE_CHECKING:  # `cas send` has these records and no YAML
@@ -146,7 +147,7 @@ class Manifest:
 def parse(document: Document) -> Manifest:
     """The records of a document in which `schema.check` found nothing. Raises InvalidInput."""
     value = document.value
-    if found := [*_doubled_ids(document), *_reserved(document), *_unfit_patterns(document)]:
+    if found := first(chain(_doubled_ids(document), _reserved(document), _unfit_patterns(document))):
         raise InvalidInput(found)
     sends = tuple(_send(document, index) for index in range(len(value["sends"])))
     return Manifest(
@@ -266,10 +267,10 @@ def _retry(value: Mapping[str, Any]) -> Retry:
 
 
 def _doubled_ids(document: Document) -> Iterable[Diagnostic]:
-    first: dict[str, int] = {}
+    earlier: dict[str, int] = {}
     for index, send in enumerate(document.value["sends"]):
-        if send["id"] in first:
-            other = document.place(("sends", first[send["id"]], "id"))
+        if send["id"] in earlier:
+            other = document.place(("sends", earlier[send["id"]], "id"))
             yield Diagnostic(
                 code="duplicate-id",
                 message=f"the id `{send['id']}` is given twice",
@@ -277,7 +278,7 @@ def _doubled_ids(document: Document) -> Iterable[Diagnostic]:
                 hint="give each send an id of its own",
                 related=((other, "the first of the two"),),
             )
-        first.setdefault(send["id"], index)
+        earlier.setdefault(send["id"], index)
 
 
 def _reserved(document: Document) -> Iterable[Diagnostic]:

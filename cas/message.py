@@ -15,8 +15,10 @@ from cas.errors import ExitCode
 from cas.names import NAME_RULE, digest, is_name
 
 KEY = re.compile(r"[A-Z_]+", re.ASCII)
-KEYWORD = re.compile(r"#\+([A-Z_]+):(.*)", re.ASCII | re.DOTALL)
-NEARLY_KEYWORD = re.compile(r"\ufeff?\s*#\+\s*([A-Za-z_]+)\s*:", re.ASCII)
+# Line ends are \n alone (str.splitlines would split at U+2028 too): `^` and `[^\n]` know no others.
+KEYWORD = re.compile(r"^#\+([A-Z_]++):([^\n]*+)(?:\n|\Z)", re.ASCII | re.MULTILINE)
+SPACE = r"[^\S\n]*+"
+NEARLY_KEYWORD = re.compile(rf"^\ufeff?{SPACE}#\+{SPACE}([A-Za-z_]++){SPACE}:[^\n]*+", re.ASCII | re.MULTILINE)
 STRAY = "this line is outside of the frontmatter, or not of the form `#+KEY: value`"
 SEQUENCE = re.compile(r"[0-9]{1,9}", re.ASCII)
 REQUIRED = ("CONVERSATION_ID", "MESSAGE_TYPE", "SEQUENCE", "TIMESTAMP", "PROTOCOL_VERSION")
@@ -48,7 +50,7 @@ class _Value:
 def parse(content: bytes, *, place: Place) -> Message:
     """A message's frontmatter; `place` names its file. Raises InvalidInput with every finding."""
     text = decoded(content, place, code="undecodable-message", whose=" of the message", exit_code=ExitCode.MESSAGE)
-    values = dict(_frontmatter(text, place))
+    values = _frontmatter(text, place)
     if not values:
         raise InvalidInput([_no_frontmatter(text, place)])
     if found := list(_findings(values, text)):
@@ -101,16 +103,21 @@ def _placed(values: Mapping[str, str], place: Place) -> dict[str, _Value]:
     return {key: _Value(text=value, place=place) for key, value in values.items()}
 
 
-def _frontmatter(text: str, place: Place) -> Iterator[tuple[str, _Value]]:
+def _frontmatter(text: str, place: Place) -> dict[str, _Value]:
     """The keys and values of the block: from the first line of its form to the first of another form, or blank."""
-    begun = False
-    for number, line in enumerate(text.split("\n"), start=1):  # str.splitlines would split at U+2028 too
-        keyword = KEYWORD.fullmatch(line)
-        if keyword:
-            begun = True
-            yield keyword[1], _Value(text=keyword[2].strip(), place=replace(place, line=number))
-        elif begun:
-            return
+    keyword = KEYWORD.search(text)
+    number = _line(text, keyword.start()) if keyword else 0
+    found: dict[str, tuple[str, int]] = {}
+    while keyword:
+        found[keyword[1]] = keyword[2], number
+        keyword, number = KEYWORD.match(text, keyword.end()), number + 1
+    return {
+        key: _Value(text=value.strip(), place=Place(file=place.file, line=line)) for key, (value, line) in found.items()
+    }
+
+
+def _line(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
 
 
 def _findings(values: Mapping[str, _Value], text: str) -> Iterator[Diagnostic]:
@@ -153,15 +160,15 @@ def _missing(key: str, values: Mapping[str, _Value], text: str) -> Diagnostic:
 
 def _stray_line(key: str, text: str) -> int | None:
     """The first line that was meant to give a key which the frontmatter lacks."""
-    lines = ((number, NEARLY_KEYWORD.match(line)) for number, line in enumerate(text.split("\n"), start=1))
-    return next((number for number, keyword in lines if keyword and keyword[1].upper() == key), None)
+    nearly = (keyword for keyword in NEARLY_KEYWORD.finditer(text) if keyword[1].upper() == key)
+    return next((_line(text, keyword.start()) for keyword in nearly), None)
 
 
 def _no_frontmatter(text: str, place: Place) -> Diagnostic:
-    nearly = ((number, line) for number, line in enumerate(text.split("\n"), start=1) if NEARLY_KEYWORD.match(line))
-    number, line = next(nearly, (None, ""))
+    nearly = NEARLY_KEYWORD.search(text)
+    number = _line(text, nearly.start()) if nearly else None
     hint = "it begins with lines such as `#+CONVERSATION_ID: …`: keys in capitals, from the first column"
-    shown = line.removeprefix("\ufeff").strip()[:LONGEST_SHOWN]
+    shown = nearly[0].removeprefix("\ufeff").strip()[:LONGEST_SHOWN] if nearly else ""
     message = f"no frontmatter; `{shown}` is not a line of one" if number else "the message has no frontmatter"
     return _finding("no-frontmatter", message, replace(place, line=number), hint)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
-from cas.diagnostics import Diagnostic, listed, suggestion
+from cas.diagnostics import Diagnostic, first, listed, suggestion
 from cas.drafts import Draft, Source
 from cas.plan import loop_of
 
@@ -19,7 +19,7 @@ def against_order(
         return []
     sends = {send.id for source in sources for send in source.manifest.sends}
     known = sends | {draft.id for draft in drafts}
-    if found := list(_unknown(drafts, known)):
+    if found := list(first(_unknown(drafts, known))):
         return found
     by_id = {draft.id: draft for draft in drafts}
     graph = _graph(by_id.values())
@@ -48,7 +48,7 @@ def _unknown(drafts: Sequence[Draft], known: set[str]) -> Iterator[Diagnostic]:
                 code="unknown-after",
                 message=f"no send has the id `{wanted.value}`",
                 place=wanted.place,
-                hint=suggestion(wanted.value, known) or f"there are {listed(sorted(known)[:20])}",
+                hint=suggestion(wanted.value, known) or f"there are {listed(known)}",
             )
 
 

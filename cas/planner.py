@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import cache
 from itertools import pairwise
 
-from cas.diagnostics import Diagnostic, InvalidInput, Place
+from cas.diagnostics import Diagnostic, InvalidInput, Place, first
 from cas.drafts import Draft, Source
 from cas.inventory import Inventory
 from cas.manifest import Send
@@ -44,7 +44,7 @@ def plan(
     found += _doubled_ids(sources)
     found += against_order(sources, drafts, lanes)
     if found:
-        raise InvalidInput(found)
+        raise InvalidInput(first(found))
     names = _names(lanes, clock)
     key_of = cache(fingerprint)  # asking costs processes
     lane_names = {id(draft): _lane_name(lane) for lane in lanes for draft in lane}
@@ -172,20 +172,20 @@ def _doubled(before: Draft, draft: Draft) -> Diagnostic:
 
 def _doubled_ids(sources: Sequence[Source]) -> list[Diagnostic]:
     """Ids are unique across manifests; within one, its parser has seen to it."""
-    first: dict[str, Send] = {}
+    earlier: dict[str, Send] = {}
     found = []
     for send in (send for source in sources for send in source.manifest.sends):
-        if send.id in first and first[send.id].place != send.place:
+        if send.id in earlier and earlier[send.id].place != send.place:
             found.append(
                 Diagnostic(
                     code="duplicate-id",
                     message=f"the id `{send.id}` is given in another manifest too",
                     place=send.place,
                     hint="ids are unique across all manifests of a run",
-                    related=_related(first[send.id].place, "the other one"),
+                    related=_related(earlier[send.id].place, "the other one"),
                 )
             )
-        first.setdefault(send.id, send)
+        earlier.setdefault(send.id, send)
     return found
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
-from cas.diagnostics import Diagnostic, listed, suggestion
+from cas.diagnostics import MOST_FINDINGS, Diagnostic, first, listed, shortened, suggestion
 from cas.document import Document
 
 Path = tuple[str | int, ...]
@@ -32,11 +33,11 @@ MERGE_KEY = "YAML's merge key means nothing here; what many sends share stands u
 
 
 def check(document: Document, schema: Mapping[str, Any]) -> tuple[Diagnostic, ...]:
-    """Everything in which a document differs from a schema of draft 7."""
+    """Everything in which a document differs from a schema of draft 7, or the first of it."""
     from jsonschema import Draft7Validator
 
-    errors = list(Draft7Validator(schema).iter_errors(document.value))
-    return (*_key_findings(document, errors), *_value_findings(document, errors))
+    errors = list(islice(Draft7Validator(schema).iter_errors(document.value), MOST_FINDINGS))
+    return first(chain(_key_findings(document, errors), _value_findings(document, errors)))
 
 
 def _key_findings(document: Document, errors: Iterable[Any]) -> Iterator[Diagnostic]:
@@ -175,5 +176,4 @@ def _title(schema: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = str(value).replace("\n", "\\n")
-    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"
+    return shortened(str(value).replace("\n", "\\n"), LONGEST_SHOWN)

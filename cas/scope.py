@@ -66,9 +66,10 @@ class Scope:
 
     def declaring(self, variables: Mapping[str, Value]) -> Scope:
         """The scope with these variables, each of which may use those before it; what was given comes first."""
-        scope, given = self, self._rendering.given
+        names, given = dict(self.names), self._rendering.given
+        scope = Scope(self._rendering, names, self._item)
         for name, value in variables.items():
-            scope = scope.also(**{name: given[name] if name in given else scope.value(value.value, value.place)})
+            names[name] = given[name] if name in given else scope.value(value.value, value.place)
         return scope
 
     def value(self, value: Any, place: Place | None) -> Any:

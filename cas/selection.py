@@ -61,6 +61,6 @@ def _fits(draft: Draft, pattern: str) -> bool:
 
 
 def _unknown(option: str, word: str, kind: str, known: Iterable[str]) -> UsageError:
-    there = sorted(known)
-    hint = suggestion(word, there) or f"the {kind} there are: {listed(there[:20])}{' …' if len(there) > 20 else ''}"
+    there = list(known)
+    hint = suggestion(word, there) or f"the {kind} there are: {listed(there)}"
     return UsageError(f"`{option} {word}` fits nothing", code="unknown-selection", hint=hint)

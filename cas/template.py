@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # Jinja2 takes longer to load than the rest of cas: only wher
     from cas.sandbox import Sandbox
 
 
+MOST_MARKS = 5_000
+MOST_CODE = 20_000
+"""Characters within the marks."""
 BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 """What other tools take for a boolean."""
 
@@ -67,12 +70,14 @@ class Engine:
 
     def _template(self, source: str) -> Template:
         if source not in self._texts:
+            _refuse_endless(source)
             with self._explained(source, compiling=True):
                 self._texts[source] = self._sandbox.from_string(source)
         return self._texts[source]
 
     def _expression(self, text: str) -> Template | None:
         if text not in self._expressions:
+            _refuse_endless(text)
             with self._explained(text, compiling=True):
                 self._expressions[text] = self._sandbox.expression(text)
         return self._expressions[text]
@@ -99,3 +104,17 @@ class Engine:
             raise
         except Exception as error:
             raise explained(error, text=text, names=names or {}, compiling=compiling, sandbox=self._sandbox) from None
+
+
+def _refuse_endless(text: str) -> None:
+    """Compiling takes thousands of times as long as reading: what nobody writes by hand is refused before."""
+    marks = code = 0
+    for begin, end in (("{{", "}}"), ("{%", "%}"), ("{#", "#}")):
+        for piece in text.split(begin)[1:]:
+            marks += 1
+            stop = piece.find(end)
+            code += 0 if begin == "{#" else len(piece) if stop < 0 else stop
+    if marks > MOST_MARKS:
+        raise TemplateError(f"more than {MOST_MARKS} marks of templates", code="template-limit")
+    if code > MOST_CODE:
+        raise TemplateError(f"expressions of more than {MOST_CODE} characters", code="template-limit")
