@@ -27,13 +27,14 @@ FLOORS: dict[int, tuple[str, ...]] = {
     ),
     2: ("drafts", "scope", "items", "composition", "expansion", "order", "selection", "planner", "events"),
     3: ("output",),
-    4: ("loader", "signer", "halt", "failed_sends", "ledger", "locks", "creation", "confined", "transports"),
+    4: ("loader", "signer", "halt", "failed_sends", "ledger", "locks", "creation", "reports", "confined", "transports"),
     5: ("parcel", "schedule", "intents", "batch", "signatures", "executor"),
     6: (
         "signals",
         "surroundings",
         "preparation",
         "run",
+        "reporting",
         "upkeep",
         "authoring",
         "findings",
@@ -51,7 +52,7 @@ PURE = 3  # the highest floor that acts on nothing
 COMPUTE = {
     "__future__", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime", "difflib", "enum",
     "fnmatch", "functools", "graphlib", "hashlib", "itertools", "json", "math", "operator", "pathlib", "re", "string",
-    "textwrap", "tomllib", "types", "typing", "unicodedata",
+    "textwrap", "tomllib", "types", "typing", "unicodedata", "xml",
 }  # fmt: skip
 # What a floor may take from outside besides: it parses, or it draws on a stream that it is given.
 OUTSIDE = {
