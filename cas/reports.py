@@ -44,7 +44,7 @@ def wanted(asked: Iterable[str], environment: Mapping[str, str]) -> tuple[Report
 
 
 def unwritable(reports: Iterable[Report]) -> dict[Report, Diagnostic]:
-    """Which of them cannot be written, and why; known before anything is sent. A page nobody asked for stops nothing."""
+    """Which of them cannot be written, and why; before anything is sent. A page nobody asked for stops nothing."""
     found = {}
     for report in reports:
         if report.asked:

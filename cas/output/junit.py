@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from xml.etree import ElementTree as tree
+from xml.etree import ElementTree
 
 from cas.diagnostics import Diagnostic
 from cas.events import DeliveryFinished, Outcome
@@ -33,48 +33,48 @@ def document(record: Record, exit_code: int) -> bytes:
         "time": record.duration,
     }
     attributes = {"name": f"cas {record.command}", **{name: str(value) for name, value in totals.items()}}
-    root = tree.Element("testsuites", {key: value for key, value in attributes.items() if key != "skipped"})
+    root = ElementTree.Element("testsuites", {key: value for key, value in attributes.items() if key != "skipped"})
     moment = {"timestamp": timestamp(record.began).removesuffix("Z")} if record.began else {}
-    suite = tree.SubElement(root, "testsuite", {**attributes, **moment})
+    suite = ElementTree.SubElement(root, "testsuite", {**attributes, **moment})
     _properties(suite, record, exit_code)
     for error in record.errors:
         _refusal(suite, record, error)
     for event in record.finished:
         _case(suite, record, event)
     if record.warnings:
-        tree.SubElement(suite, "system-err").text = _lines(*map(diagnostic_view.line, record.warnings))
-    tree.indent(root)
-    text: bytes = tree.tostring(root, encoding="utf-8", xml_declaration=True)
+        ElementTree.SubElement(suite, "system-err").text = _lines(*map(diagnostic_view.line, record.warnings))
+    ElementTree.indent(root)
+    text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return text + b"\n"
 
 
-def _properties(suite: tree.Element, record: Record, exit_code: int) -> None:
-    properties = tree.SubElement(suite, "properties")
+def _properties(suite: ElementTree.Element, record: Record, exit_code: int) -> None:
+    properties = ElementTree.SubElement(suite, "properties")
     values = {"exit_code": str(int(exit_code)), "plan": record.plan, "halted": record.halted}
     for name, value in values.items():
         if value is not None:
-            tree.SubElement(properties, "property", {"name": name, "value": _line(value)})
+            ElementTree.SubElement(properties, "property", {"name": name, "value": _line(value)})
 
 
-def _refusal(suite: tree.Element, record: Record, error: Diagnostic) -> None:
-    case = tree.SubElement(
+def _refusal(suite: ElementTree.Element, record: Record, error: Diagnostic) -> None:
+    case = ElementTree.SubElement(
         suite, "testcase", {"classname": f"cas.{record.command}", "name": _line(error.code), "time": "0"}
     )
-    child = tree.SubElement(case, "error", {"type": _line(error.code), "message": _line(error.message)})
+    child = ElementTree.SubElement(case, "error", {"type": _line(error.code), "message": _line(error.message)})
     child.text = _lines(diagnostic_view.line(error))
 
 
-def _case(suite: tree.Element, record: Record, event: DeliveryFinished) -> None:
+def _case(suite: ElementTree.Element, record: Record, event: DeliveryFinished) -> None:
     attributes = {"classname": _line(event.destination), "name": _line(event.id), "time": str(record.seconds(event))}
-    case = tree.SubElement(suite, "testcase", attributes)
+    case = ElementTree.SubElement(suite, "testcase", attributes)
     if event.outcome not in ELEMENTS:
-        tree.SubElement(case, "system-out").text = _lines(f"{event.outcome.value}: {_path(event)}")
+        ElementTree.SubElement(case, "system-out").text = _lines(f"{event.outcome.value}: {_path(event)}")
         return
     message = {"message": _line(event.reason or event.outcome.value)}
     if event.outcome is Outcome.SKIPPED:
-        tree.SubElement(case, "skipped", message)
+        ElementTree.SubElement(case, "skipped", message)
         return
-    child = tree.SubElement(case, ELEMENTS[event.outcome], {"type": event.outcome.value, **message})
+    child = ElementTree.SubElement(case, ELEMENTS[event.outcome], {"type": event.outcome.value, **message})
     tries = [f"attempt {one.attempt}: {one.error}" for one in event.attempts]
     hint = [f"hint: {event.hint}"] if event.hint else []
     marker = [f"marker: {event.marker}"] if event.marker else []
