@@ -179,8 +179,9 @@ def test_markdown_shows_what_went_wrong_first_and_never_grows_beyond_a_summary()
 
     table = [line for line in text.split("\n") if line.startswith("| ")]
     assert table[2].startswith("| failed |")
-    assert "2501 more deliveries are left out here" in text
-    assert len(text.encode()) < 1 << 20
+    assert re.search(r"^\d+ more deliveries are left out here", text, re.MULTILINE)
+    assert text.isascii()
+    assert len(text) < 1 << 20
 
 
 def test_every_kind_of_event_and_result_is_of_the_schema():

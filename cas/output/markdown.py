@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cas.diagnostics import Diagnostic
 from cas.events import DeliveryFinished, Outcome
@@ -12,7 +12,8 @@ from cas.output.record import GOOD, Record
 from cas.output.visible import visible
 
 MOST_ROWS = 500
-"""A runner's summary holds 1 MiB at most, and what is over is lost as a whole."""
+ROOM = 400_000
+"""Characters for the findings, and for the table, each ASCII. A runner's summary holds 1 MiB at most, and what is over is lost as a whole."""
 LONGEST = 300
 """Characters of one cell, before what is escaped in it."""
 # Whatever could begin markup, a link, a mention, a reference, an emoji or a runner's command; as a number it is a sign.
@@ -36,15 +37,13 @@ def _lines(record: Record, exit_code: int) -> Iterator[str]:
         yield f"Stopped: {_text(record.halted or 'HALT, no reason given')}"
     if record.found:
         yield ""
-        yield from (f"- {_finding(one)}" for one in [*record.errors, *record.warnings][:MOST_ROWS])
-        yield from _left_out(len(record.found), "findings")
+        yield from _fitting(map(_finding, [*record.errors, *record.warnings]), len(record.found), "findings")
     if record.finished:
         yield ""
         yield "| outcome | delivery | to | reason |"
         yield "| --- | --- | --- | --- |"
         first = sorted(record.finished, key=lambda event: event.outcome in GOOD)
-        yield from map(_row, first[:MOST_ROWS])
-        yield from _left_out(len(first), "deliveries")
+        yield from _fitting(map(_row, first), len(first), "deliveries")
 
 
 def _verdict(record: Record, exit_code: int) -> str:
@@ -59,7 +58,7 @@ def _counts(record: Record) -> str:
 
 
 def _finding(found: Diagnostic) -> str:
-    return f"**{found.severity.value}** {_text(diagnostic_view.line(found))}"
+    return f"- **{found.severity.value}** {_text(diagnostic_view.line(found))}"
 
 
 def _row(event: DeliveryFinished) -> str:
@@ -67,10 +66,16 @@ def _row(event: DeliveryFinished) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _left_out(count: int, what: str) -> Iterator[str]:
-    if count > MOST_ROWS:
-        yield ""
-        yield f"{count - MOST_ROWS} more {what} are left out here; a report of the form json holds all."
+def _fitting(lines: Iterable[str], count: int, what: str) -> Iterator[str]:
+    """As many of these lines as a summary has room for, and how many were left out."""
+    room = ROOM
+    for shown, line in enumerate(lines):
+        room -= len(line) + 1
+        if room < 0 or shown == MOST_ROWS:
+            yield ""
+            yield f"{count - shown} more {what} are left out here; a report of the form json holds all."
+            return
+        yield line
 
 
 def _text(text: str) -> str:
