@@ -13,7 +13,7 @@ from cas.output.visible import visible
 
 MOST_ROWS = 500
 ROOM = 400_000
-"""Characters for the findings, and for the table, each ASCII. A runner's summary holds 1 MiB at most, and what is over is lost as a whole."""
+"""Characters for the findings, and for the table. A summary holds 1 MiB at most; what is over is lost as a whole."""
 LONGEST = 300
 """Characters of one cell, before what is escaped in it."""
 # Whatever could begin markup, a link, a mention, a reference, an emoji or a runner's command; as a number it is a sign.
