@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ACTION = ROOT / "action.yml"
 GITLAB = ROOT / "docs" / "ci" / "cas.gitlab-ci.yml"
 MANIFEST = "cas: 1\nsends:\n  - {id: hello, destination: local.docs, message: hello.org}\n"
-KEY_ENDS = "Take the key"
+FOLDER = "a b; $(touch owned)"
 
 
 def parsed(path: Path) -> dict[str, Any]:
@@ -63,9 +63,9 @@ def bash(home: Home, gnupg: Any, message: Callable[..., Path], tmp_path: Path) -
         (programs / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {module} "$@"\n')
         (programs / name).chmod(0o755)
     message("hello.org")
-    Path("a b").mkdir()
-    Path("a b/$(touch owned).yaml").write_text(MANIFEST.replace("hello.org", "hello.org"), encoding="utf-8")
-    message("a b/hello.org")
+    Path(FOLDER).mkdir()
+    Path(FOLDER, "m.yaml").write_text(MANIFEST, encoding="utf-8")
+    message(Path(FOLDER, "hello.org"))
 
     def run(script: str, **environment: str) -> None:
         ended = subprocess.run(
@@ -91,7 +91,7 @@ def bash(home: Home, gnupg: Any, message: Callable[..., Path], tmp_path: Path) -
 
 def test_the_action_delivers_the_plan_that_was_approved(bash: Callable[..., None], home: Home, tmp_path: Path):
     given = {
-        "MANIFESTS": "a b/$(touch owned).yaml\n",
+        "FOLDER": FOLDER,
         "PLAN": "cas plan.json",
         "CAS_CONFIG_DIR": "ci",
         "SIGNING_KEY": "",
@@ -99,7 +99,7 @@ def test_the_action_delivers_the_plan_that_was_approved(bash: Callable[..., None
 
     bash(STEPS["Plan"]["run"], **given)
     assert not home.inbox("docs").exists()
-    for step in (KEY_ENDS, "Apply"):
+    for step in ("Take the key", "Apply"):
         bash(STEPS[step]["run"], **given)
 
     assert len(list(home.inbox("docs").glob("*.org"))) == 1
@@ -113,9 +113,9 @@ def test_the_action_delivers_the_plan_that_was_approved(bash: Callable[..., None
 def test_the_gitlab_jobs_deliver_the_plan_that_was_approved(bash: Callable[..., None], home: Home):
     jobs = parsed(GITLAB)
 
-    bash("\n".join(jobs["cas-plan"]["script"]), CAS_MANIFESTS="a b", CAS_CONFIG_DIR="ci")
+    bash("\n".join(jobs["cas-plan"]["script"]), CAS_FOLDER=FOLDER, CAS_CONFIG_DIR="ci")
     assert not home.inbox("docs").exists()
-    bash("\n".join(jobs["cas-apply"]["script"]), CAS_CONFIG_DIR="ci")
+    bash("\n".join(jobs["cas-apply"]["script"]), CAS_FOLDER=FOLDER, CAS_CONFIG_DIR="ci")
 
     assert len(list(home.inbox("docs").glob("*.org"))) == 1
     assert len(list(ElementTree.parse("cas-report.xml").iter("testcase"))) == 1
