@@ -210,6 +210,30 @@ def _limits(command: Callable[..., int]) -> Callable[..., int]:
     )
 
 
+def _reports(command: Callable[..., int]) -> Callable[..., int]:
+    """The option for reports of the verbs that send; they are written however the verb ends."""
+
+    def run(*, report: tuple[str, ...], around: Surroundings, console: Console, **given: Any) -> int:
+        if not report and not around.environment.get("GITHUB_STEP_SUMMARY"):
+            return command(around=around, console=console, **given)
+        from cas import reporting
+
+        return reporting.reported(
+            run.__name__, report, around, console, lambda: command(around=around, console=console, **given)
+        )
+
+    return _standing_for(
+        command,
+        run,
+        click.option(
+            "--report",
+            multiple=True,
+            metavar="FORM=FILE",
+            help="Also write what came of it: junit, markdown, json or jsonl.",
+        ),
+    )
+
+
 def _choice(command: Callable[..., int]) -> Callable[..., int]:
     """The options of the verbs that read manifests; the verb gets `choice` for them."""
 
@@ -257,6 +281,7 @@ def _words(given: Sequence[str]) -> tuple[str, ...]:
 )
 @click.option("--sender", metavar="NAME", help="Who sends, instead of the project of the working folder.")
 @_with_surroundings
+@_reports
 @_limits
 def send(
     destination: str,
@@ -364,6 +389,7 @@ def show(plan: Path, *, around: Surroundings, console: Console) -> int:
 @PATHS
 @click.option("--root", type=FOLDER, help="Where the files are that a plan was made from; else the working folder.")
 @_with_surroundings
+@_reports
 @_choice
 @_limits
 def apply(
@@ -499,6 +525,7 @@ def status(*, by: str, around: Surroundings, console: Console) -> int:
 @click.option("--all", "everything", is_flag=True, help="All that is open.")
 @click.option("--anew", is_flag=True, help="Give up what stands in the inbox, and deliver as something new.")
 @_with_surroundings
+@_reports
 @_limits
 def retry(
     markers: tuple[Path, ...],

@@ -98,7 +98,11 @@ def carried_out(
     result = ResultView(command, console.result, every_event=console.form is Form.JSONL)
     ended: RunFinished | None = None
     with around.signals.noted(), _words(command, deliveries, console, around) as show_words:
-        views = (show_words,) if console.form is Form.TEXT else (show_words, result.show)
+        views = [show_words]
+        if console.form is not Form.TEXT:
+            views.append(result.show)
+        if console.record:
+            views.append(console.record.show)
         for event in failed_sends.marked(events, around.state / MARKERS, root):
             for show in views:
                 show(event)

@@ -17,7 +17,16 @@ from cas.receiver import good_signature
 
 ROOT = Path(__file__).resolve().parent.parent
 
-CLEARED = ("GNUPGHOME", "SSH_AUTH_SOCK", "SOURCE_DATE_EPOCH", "NO_COLOR", "FORCE_COLOR", "GITHUB_ACTIONS", "CI")
+CLEARED = (
+    "GNUPGHOME",
+    "SSH_AUTH_SOCK",
+    "SOURCE_DATE_EPOCH",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "GITHUB_ACTIONS",
+    "GITHUB_STEP_SUMMARY",
+    "CI",
+)
 CLEARED_PREFIXES = ("CAS_", "XDG_", "_CAS_", "SSH_")
 FRONTMATTER = {
     "CONVERSATION_ID": "greeting",

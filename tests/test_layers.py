@@ -47,6 +47,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "ledger",
         "locks",
         "creation",
+        "reports",
         "confined",
         "patterns",
         "transports",
@@ -58,6 +59,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "preparation",
         "reproduction",
         "run",
+        "reporting",
         "upkeep",
         "authoring",
         "findings",
@@ -76,7 +78,7 @@ PURE = 3  # the highest floor that acts on nothing
 COMPUTE = {
     "__future__", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime", "difflib", "enum",
     "fnmatch", "functools", "graphlib", "hashlib", "itertools", "json", "math", "operator", "pathlib", "re", "string",
-    "textwrap", "tomllib", "types", "typing", "unicodedata",
+    "textwrap", "tomllib", "types", "typing", "unicodedata", "xml",
 }  # fmt: skip
 # What a floor may take from outside besides: it parses, or it draws on a stream that it is given.
 OUTSIDE = {

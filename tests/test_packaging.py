@@ -84,6 +84,7 @@ def test_the_source_archive_holds_what_the_tests_need(built: Path) -> None:
     assert names >= wanted | {
         "schemas/manifest.schema.json",
         "schemas/peers.schema.json",
+        "schemas/result.schema.json",
         "playbooks/demo.yaml",
         "cas/cli.py",
     }

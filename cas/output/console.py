@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from cas.diagnostics import Diagnostic, Severity
 from cas.output import diagnostics as diagnostic_view
 from cas.output.annotations import defused, defused_json
 from cas.output.visible import visible, visible_json
+
+if TYPE_CHECKING:
+    from cas.output.record import Record
 
 MOST_EXPLAINED = 5
 
@@ -42,6 +45,7 @@ class Console:
 
     `shown`: a finding as lines for a stream, safe as they are. `workflow`: what is printed may be obeyed by a runner
     of GitHub's. `write` puts a line on a stream; whoever draws on the terminal meanwhile puts another function there.
+    `record`: takes in the findings, and a run's events, where a report of it is wanted.
     """
 
     out: TextIO
@@ -53,6 +57,7 @@ class Console:
     workflow: bool = False
     shown: Callable[[Diagnostic, TextIO], Iterable[str]] = _a_line_each
     write: Callable[[TextIO, str], None] = write
+    record: Record | None = None
     _codes: dict[str, None] = field(default_factory=dict)
 
     def result(self, line: str) -> None:
@@ -76,6 +81,8 @@ class Console:
         """Findings: to where words go, or as the result; in words, what is no error is left out when quiet."""
         stream = self.out if as_result else self.err
         for one in found:
+            if self.record:
+                self.record.add([one])
             if self.quiet and not as_result and one.severity is not Severity.ERROR:
                 continue
             for line in self.shown(one, stream):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields as record_fields
 from datetime import datetime
 
@@ -60,18 +61,29 @@ class ResultView:
 
     def end(self, exit_code: int, halted: str | None, diagnostics: Iterable[Diagnostic] = ()) -> None:
         """Say the result: also of a run that never began, with the diagnostics that say why."""
-        outcomes = [event.outcome for event in self._finished]
-        result = {
-            "format": FORMAT,
-            "command": self._command,
-            "plan": self._plan,
-            "exit_code": int(exit_code),
-            "halted": halted,
-            "counts": {outcome.value: outcomes.count(outcome) for outcome in Outcome},
-            "deliveries": [delivery_fields(event) for event in self._finished],
-            "diagnostics": diagnostic_view.fields(diagnostics),
-        }
-        self._say(as_json(result))
+        self._say(as_json(document(self._command, self._plan, exit_code, halted, self._finished, diagnostics)))
+
+
+def document(
+    command: str,
+    plan: str | None,
+    exit_code: int,
+    halted: str | None,
+    finished: Sequence[DeliveryFinished],
+    diagnostics: Iterable[Diagnostic],
+) -> dict[str, object]:
+    """The whole of `cas.result/1`."""
+    counts = Counter(event.outcome for event in finished)
+    return {
+        "format": FORMAT,
+        "command": command,
+        "plan": plan,
+        "exit_code": int(exit_code),
+        "halted": halted,
+        "counts": {outcome.value: counts[outcome] for outcome in Outcome},
+        "deliveries": [delivery_fields(event) for event in finished],
+        "diagnostics": diagnostic_view.fields(diagnostics),
+    }
 
 
 def delivery_fields(event: DeliveryFinished) -> dict[str, object]:

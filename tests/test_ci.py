@@ -1,0 +1,121 @@
+"""The ready pipelines: of the form that their readers know, and every command of theirs does what it is there for."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from support import Home
+
+ROOT = Path(__file__).resolve().parent.parent
+ACTION = ROOT / "action.yml"
+GITLAB = ROOT / "docs" / "ci" / "cas.gitlab-ci.yml"
+MANIFEST = "cas: 1\nsends:\n  - {id: hello, destination: local.docs, message: hello.org}\n"
+FOLDER = "a b; $(touch owned)"
+
+
+def parsed(path: Path) -> dict[str, Any]:
+    body: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return body
+
+
+STEPS = {step["name"]: step for step in parsed(ACTION)["runs"]["steps"]}
+
+
+@pytest.mark.parametrize(("path", "schema"), [(ACTION, "vendor.github-actions"), (GITLAB, "vendor.gitlab-ci")])
+def test_a_pipeline_is_of_the_form_that_its_reader_knows(path: Path, schema: str):
+    run = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_no_text_of_others_gets_into_a_shell_but_by_the_environment():
+    assert [name for name, step in STEPS.items() if "${{" in step.get("run", "")] == []
+
+
+def test_every_action_that_is_used_has_its_version():
+    used = [step["uses"] for step in STEPS.values() if "uses" in step]
+
+    assert used
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+\.\d+\.\d+", one) for one in used)
+
+
+@pytest.fixture
+def bash(home: Home, gnupg: Any, message: Callable[..., Path], tmp_path: Path) -> Callable[..., None]:
+    """`bash(script, **environment)`: as a runner runs it, where `cas` and an installation of it stand ready."""
+    programs = tmp_path / "cas" / "bin"
+    programs.mkdir(parents=True)
+    for name, module in (("cas", "cas"), ("pip", "this")):
+        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {module} "$@"\n')
+        (programs / name).chmod(0o755)
+    message("hello.org")
+    Path(FOLDER).mkdir()
+    Path(FOLDER, "m.yaml").write_text(MANIFEST, encoding="utf-8")
+    message(Path(FOLDER, "hello.org"))
+
+    def run(script: str, **environment: str) -> None:
+        ended = subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
+            env={
+                **os.environ,
+                "PATH": f"{programs}:{os.environ['PATH']}",
+                "PYTHONPATH": str(ROOT),
+                "RUNNER_TEMP": str(tmp_path),
+                "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+                "GITHUB_PATH": str(tmp_path / "path"),
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
+    return run
+
+
+def test_the_action_delivers_the_plan_that_was_approved(bash: Callable[..., None], home: Home, tmp_path: Path):
+    given = {
+        "FOLDER": FOLDER,
+        "PLAN": "cas plan.json",
+        "CAS_CONFIG_DIR": "ci",
+        "SIGNING_KEY": "",
+    }
+
+    bash(STEPS["Plan"]["run"], **given)
+    assert not home.inbox("docs").exists()
+    for step in ("Take the key", "Apply"):
+        bash(STEPS[step]["run"], **given)
+
+    assert len(list(home.inbox("docs").glob("*.org"))) == 1
+    assert not Path("owned").exists()
+    assert len(list(ElementTree.parse("cas-report.xml").iter("testcase"))) == 1
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "    hello@local.docs" in summary
+    assert "### cas apply: all is there" in summary
+
+
+def test_the_gitlab_jobs_deliver_the_plan_that_was_approved(bash: Callable[..., None], home: Home):
+    jobs = parsed(GITLAB)
+
+    bash("\n".join(jobs["cas-plan"]["script"]), CAS_FOLDER=FOLDER, CAS_CONFIG_DIR="ci")
+    assert not home.inbox("docs").exists()
+    bash("\n".join(jobs["cas-apply"]["script"]), CAS_FOLDER=FOLDER, CAS_CONFIG_DIR="ci")
+
+    assert len(list(home.inbox("docs").glob("*.org"))) == 1
+    assert len(list(ElementTree.parse("cas-report.xml").iter("testcase"))) == 1
