@@ -548,13 +548,13 @@ def test_the_same_input_gets_the_same_findings_whatever_the_hash_seed(bench: Ben
         assert len(said) == 1
 
 
-def test_unknown_variables_are_told_in_the_order_in_which_they_are_given(cas: Callable[..., Run], home: Home):
+def test_unknown_variables_are_told_in_the_order_of_their_names(cas: Callable[..., Run], home: Home):
     Path("m.yaml").write_text(VALID, encoding="utf-8")
     Path("values.yaml").write_text(numbered("k{n}: 1\n", 20), encoding="utf-8")
 
     run = cas("validate", "m.yaml", "--vars-file", "values.yaml")
 
-    assert re.findall(r"variable `(\w+)`", run.out) == [f"k{number}" for number in range(20)]
+    assert re.findall(r"variable `(\w+)`", run.out) == sorted(f"k{number}" for number in range(20))
 
 
 def _seeded(bench: Bench, seed: str) -> str:
