@@ -239,7 +239,7 @@ def test_a_file_that_exists_is_not_replaced(cas, home: Home):
     run = cas("new", "review.org")
 
     assert run.code == 1
-    assert run.err == ("error[exists]: `review.org` exists already\n  hint: take another name: no file is replaced\n")
+    assert run.err == "error[exists]: `review.org` exists already (hint: take another name: no file is replaced)\n"
     assert Path("review.org").read_text() == "mine"
     assert os.listdir() == ["review.org"]
 
