@@ -173,6 +173,7 @@ SHAPES: Mapping[str, tuple[str, Callable[[], str | bytes]]] = {
     "unknown keys of a send": ("unknown-key", lambda: HEAD + "  - id: a\n" + numbered("    k{n}: a\n", MANY // 2)),
     "keys that are no texts, far below": ("non-text-key", lambda: filled("\n", "", numbered("{n}: 1\n", 99) + "x: [")),
     "a key again and again": ("duplicate-key", lambda: filled("a: 1\n")),
+    "numbers for sends": ("wrong-type", lambda: HEAD + "  - 5\n" * MANY),
     "one id": ("duplicate-id", lambda: sends(MANY // 7, "local.docs", id_="a")),
     "a wrong send at the end": ("missing-key", lambda: sends(MANY // 7 - 5, "local.docs") + "  - {id: 5}\n"),
     "tags of their own": ("tag", lambda: filled("- !a b\n")),
