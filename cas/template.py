@@ -16,10 +16,6 @@ if TYPE_CHECKING:  # Jinja2 takes longer to load than the rest of cas: only wher
     from cas.sandbox import Sandbox
 
 
-BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
-"""What other tools take for a boolean."""
-
-
 def is_template(text: str) -> bool:
     """Whether a text is to be rendered; any other one means what it shows."""
     return "{{" in text or "{%" in text or "{#" in text
@@ -49,9 +45,6 @@ class Engine:
         if expression.lstrip().startswith("{{"):
             hint = "write it without `{{` and `}}`"
             raise TemplateError("a template, not an expression", code="template-syntax", line=1, hint=hint)
-        if word := BOOLEANS.get(expression.strip().lower()):
-            message = f"`{expression.strip()}` is not defined"
-            raise TemplateError(message, code="undefined-variable", line=1, hint=f"write `{word}`")
         text = f"{{{{ {expression} }}}}"
         template = self._expression(text)
         if template is None:
