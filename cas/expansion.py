@@ -155,7 +155,7 @@ def _undeclared(sources: Sequence[Source], given: Mapping[str, Any]) -> Iterator
         for send in manifest.sends:
             known |= send.variables.keys()
             known |= getattr(send.message, "variables", {}).keys()
-    for name in given.keys() - known:
+    for name in (name for name in given if name not in known):
         yield Diagnostic(
             code="unknown-variable",
             message=f"no manifest here declares the variable `{name}`",
