@@ -62,12 +62,12 @@ def _in_order(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
     return tuple(sorted(found, key=key))
 
 
-def suggestion(word: str, known: Iterable[str]) -> str | None:
-    """The hint for a mistyped word: the nearest known one, or None when none is near."""
+def suggestion(word: str, known: Iterable[str], *, most: int = 1) -> str | None:
+    """The hint for a mistyped word: the nearest known ones, at most so many, or None when none is near."""
     from difflib import get_close_matches  # here: most runs find nothing wrong
 
-    near = get_close_matches(word, sorted(known), n=1, cutoff=0.6)
-    return f"did you mean `{near[0]}`?" if near else None
+    near = get_close_matches(word, sorted(known), n=most, cutoff=0.6)
+    return f"did you mean {' or '.join(f'`{one}`' for one in near)}?" if near else None
 
 
 def listed(known: Iterable[str]) -> str:
