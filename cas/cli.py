@@ -134,6 +134,7 @@ def _with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
 
         plain = not sys.stderr.isatty() or os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
         colored = color == "always" or (color == "auto" and not plain)
+        workflow = findings.in_workflow(diagnostics, os.environ)
         console = Console(
             out=sys.stdout,
             err=sys.stderr,
@@ -141,8 +142,8 @@ def _with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
             quiet=quiet,
             verbose=verbose,
             color=colored,
-            workflow=findings.in_workflow(diagnostics, os.environ),
-            shown=findings.view(diagnostics, os.environ, Path.cwd),
+            workflow=workflow,
+            shown=findings.view(diagnostics, Path.cwd, workflow=workflow),
         )
         try:
             return command(around=read_surroundings(config_dir, state_dir), console=console, **given)

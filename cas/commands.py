@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cas import halt, loader, plan_file, preparation
-from cas.diagnostics import Diagnostic, InvalidInput
+from cas.diagnostics import Diagnostic, InvalidInput, suggestion
 from cas.errors import CasError, ExitCode, UsageError
 from cas.output import diagnostics as diagnostic_view
 from cas.output import plans as plan_view
@@ -187,10 +187,7 @@ def _unless_halted(around: Surroundings) -> None:
 
 
 def _unknown_code(code: str, known: Iterable[str]) -> UsageError:
-    from difflib import get_close_matches
-
-    near = get_close_matches(code, sorted(known), n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(f'`{one}`' for one in near)}?" if near else "all there are: cas explain"
+    hint = suggestion(code, known, most=3) or "all there are: cas explain"
     return UsageError(f"no code `{code}`", code="unknown-code", hint=hint)
 
 

@@ -90,15 +90,15 @@ def shortened(text: str, longest: int = LONGEST_WORDS) -> str:
     return text if len(text) <= longest else text[:longest] + "…"
 
 
-def suggestion(word: str, known: Iterable[str]) -> str | None:
-    """The hint for a mistyped word: the nearest known one, or None when none is near, or there are too many."""
+def suggestion(word: str, known: Iterable[str], *, most: int = 1) -> str | None:
+    """The hint for a mistyped word: the nearest known ones, at most so many; None when none is near, or too many are known."""
     from difflib import get_close_matches  # here: most runs find nothing wrong
 
     words = list(known)
     if len(word) * sum(map(len, words)) > MOST_COMPARED:
         return None
-    near = get_close_matches(word, sorted(words), n=1, cutoff=0.6)
-    return f"did you mean `{near[0]}`?" if near else None
+    near = get_close_matches(word, sorted(words), n=most, cutoff=0.6)
+    return f"did you mean {' or '.join(f'`{one}`' for one in near)}?" if near else None
 
 
 def listed(known: Iterable[str]) -> str:

@@ -12,7 +12,6 @@ from cas.diagnostics import Diagnostic, InvalidInput
 from cas.output import diagnostics as diagnostic_view
 from cas.output.annotations import annotation, defused
 
-FORMS = ("auto", "text", "github")
 WIDTH = 80
 
 
@@ -21,11 +20,8 @@ def in_workflow(form: str, environment: Mapping[str, str]) -> bool:
     return form == "github" or environment.get("GITHUB_ACTIONS") == "true"
 
 
-def view(
-    form: str, environment: Mapping[str, str], folder: Callable[[], Path]
-) -> Callable[[Diagnostic, TextIO], Iterable[str]]:
+def view(form: str, folder: Callable[[], Path], *, workflow: bool) -> Callable[[Diagnostic, TextIO], Iterable[str]]:
     """How a finding is shown on a stream: in a workflow as annotations, unless `form` says otherwise."""
-    workflow = in_workflow(form, environment)
     source = cache(_source)
 
     def annotated(found: Diagnostic, stream: TextIO) -> Iterable[str]:

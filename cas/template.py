@@ -19,8 +19,6 @@ if TYPE_CHECKING:  # Jinja2 takes longer to load than the rest of cas: only wher
 MOST_MARKS = 5_000
 MOST_CODE = 20_000
 """Characters within the marks."""
-BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
-"""What other tools take for a boolean."""
 
 
 def is_template(text: str) -> bool:
@@ -52,9 +50,6 @@ class Engine:
         if expression.lstrip().startswith("{{"):
             hint = "write it without `{{` and `}}`"
             raise TemplateError("a template, not an expression", code="template-syntax", line=1, hint=hint)
-        if word := BOOLEANS.get(expression.strip().lower()):
-            message = f"`{expression.strip()}` is not defined"
-            raise TemplateError(message, code="undefined-variable", line=1, hint=f"write `{word}`")
         text = f"{{{{ {expression} }}}}"
         template = self._expression(text)
         if template is None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from cas.diagnostics import suggestion
+from cas.diagnostics import listed, suggestion
 from cas.errors import CasError
 
 if TYPE_CHECKING:  # Jinja2 takes longer to load than the rest of cas: only where there is a template
@@ -22,6 +22,8 @@ MACRO_HINT = "a macro of org-mode is written `{{ '{{{' }}title}}}`, or between `
 EQUALS = "to compare is written `==`"
 NO_CHANCE = "nothing is random here: a plan comes out the same each time"
 UNCLOSED = re.compile(r"The innermost block that needs to be closed is '(\w+)'")
+BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
+"""What other tools take for a boolean."""
 WITHOUT_WORDS: Mapping[type[Exception], str] = {
     MemoryError: "it needs more memory than a template may have",
     RecursionError: "it goes round in circles, or too deep",
@@ -109,13 +111,15 @@ def _called(value: Any, names: Mapping[str, Any]) -> str:
 
 
 def _hint(error: Missing, names: Mapping[str, Any]) -> str | None:
+    if not error.of_something and (word := BOOLEANS.get(str(error.name).lower())):
+        return f"write `{word}`"
     known = names if not error.of_something else error.owner if isinstance(error.owner, dict) else {}
     words = sorted(name for name in known if isinstance(name, str))
     near = suggestion(error.name, words) if isinstance(error.name, str) else None
     if near or not words:
         return near
     more = ", …" if len(words) > MOST_NAMES else ""
-    return "there are: " + ", ".join(f"`{word}`" for word in words[:MOST_NAMES]) + more
+    return f"there are: {listed(words[:MOST_NAMES])}{more}"
 
 
 def _words(error: Exception) -> str:

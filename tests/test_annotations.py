@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import Home, Run
+from test_excerpts import FOUND
 from test_output import HARMFUL
 
 from cas.diagnostics import Diagnostic, Place, Severity
@@ -20,18 +21,10 @@ from cas.output.annotations import annotation, defused, defused_json
 from cas.output.console import Console, Form
 from cas.output.result import as_json
 
-FOUND = Diagnostic(
-    code="unknown-key",
-    message="`retires` is not a key of a send",
-    place=Place(file="nightly.yaml", line=3, column=5),
-    hint="did you mean `retries`?",
-    related=((Place(file="nightly.yaml", line=1, column=1), "the map"), (Place(file="peers.toml"), "the peers")),
-)
-
 
 def test_an_annotation_has_place_and_code_as_properties_and_all_words_as_its_message():
-    assert annotation(FOUND, "/work") == (
-        "::error file=/work/nightly.yaml,line=3,col=5,title=unknown-key::`retires` is not a key of a send"
+    assert annotation(FOUND, "/repository") == (
+        "::error file=/repository/nightly.yaml,line=3,col=5,title=unknown-key::`retires` is not a key of a send"
         "%0Asee nightly.yaml:1:1: the map%0Asee peers.toml: the peers"
         "%0Ahint: did you mean `retries`?%0Aat nightly.yaml:3:5"
     )
@@ -41,13 +34,13 @@ def test_an_annotation_has_place_and_code_as_properties_and_all_words_as_its_mes
 def test_an_annotation_is_as_severe_as_what_it_tells(severity: str, command: str):
     found = Diagnostic(code="x", message="y", severity=Severity(severity))
 
-    assert annotation(found, "/work") == f"::{command} title=x::y"
+    assert annotation(found, "/repository") == f"::{command} title=x::y"
 
 
 def test_an_annotation_of_standard_input_names_no_file():
     found = Diagnostic(code="x", message="y", place=Place(file="<stdin>", line=3))
 
-    assert annotation(found, "/work") == "::error title=x::y%0Aat <stdin>:3"
+    assert annotation(found, "/repository") == "::error title=x::y%0Aat <stdin>:3"
 
 
 def test_what_would_end_a_property_or_a_line_is_escaped_as_a_runner_undoes_it():
@@ -136,7 +129,7 @@ def test_no_text_in_a_finding_makes_a_line_or_a_command_of_its_own(found: Diagno
 @settings(max_examples=300, deadline=None)
 @given(found=ANY)
 def test_no_text_in_a_finding_makes_more_of_an_annotation_than_it_is(found: Diagnostic):
-    line = annotation(found, "/work")
+    line = annotation(found, "/repository")
 
     command, properties, words = obeyed(line)
     assert not UNSEEN.search(line)

@@ -602,6 +602,12 @@ def test_a_group_is_one_delivery_for_each_member(cas: Cas, home: Home, to: str, 
     assert ids(cas, manifest(send("m", to=to), head="vars: {which: inner}\n")) == [f"m@local.{one}" for one in projects]
 
 
+def test_a_variable_may_be_called_what_others_take_for_a_boolean(cas: Cas):
+    run = cas("validate", manifest(send("a", "when: on"), head="vars: {on: true}\n"))
+
+    assert (run.code, run.out) == (0, "valid: 1 delivery\n")
+
+
 def test_a_group_that_is_not_there_is_an_error_with_the_nearest_one(cas: Cas, home: Home):
     home.peers(GROUPS)
 
