@@ -11,15 +11,16 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from cas.errors import CasError, reason
 from cas.events import DeliveryFinished, Outcome, attempt_fields
+from cas.names import LEDGER
 
-FILE = "ledger.sqlite"
+FILE = LEDGER
 OPEN = "open"
 WITHDRAWN = "withdrawn"
 DONE = (Outcome.DELIVERED.value, Outcome.UNCHANGED.value)
@@ -107,6 +108,22 @@ class Entry:
     def open(self) -> bool:
         """Something is left to do."""
         return self.state not in CLOSED
+
+
+def states(folder: Path, identities: Iterable[str]) -> dict[str, str]:
+    """The state of each of these deliveries that the ledger in a folder knows; looked up without writing."""
+    wanted, path = set(identities), folder / FILE
+    try:
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+        with closing(database):
+            rows = database.execute("SELECT identity, state FROM deliveries").fetchall()
+    except sqlite3.Error as error:
+        raise LedgerError(
+            f"the ledger `{path}` cannot be read: {str(error).lower()}",
+            code="ledger",
+            hint="name another folder with --state-dir",
+        ) from error
+    return {identity: state for identity, state in rows if identity in wanted}
 
 
 COLUMNS = tuple(Entry.__dataclass_fields__)

@@ -24,9 +24,11 @@ from cas.message import Message
 from cas.message import parse as parse_message
 from cas.names import NAME_RULE, digest, is_name, sender_of
 from cas.plan import Input
+from cas.plan_file import is_plan
 
 PEERS = "peers.toml"
 LARGEST_MANIFEST = 10 << 20
+LARGEST_PLAN = 256 << 20
 SUFFIXES = (".yaml", ".yml")
 # A manifest's own key, at the left margin or in braces; told without a parser, since other YAML may be of any kind.
 MANIFEST_KEY = re.compile(rb"^(?:\xef\xbb\xbf)?(?:---[ \t]+)?(?:\{[ \t]*)?[\"']?cas[\"']?[ \t]*:(?=\s|$)", re.MULTILINE)
@@ -75,11 +77,24 @@ def load_inventory(folder: Path) -> tuple[Inventory, tuple[Diagnostic, ...]]:
     return inventories.parse(read(path, LARGEST_MANIFEST), file=str(path))
 
 
-def load(paths: Sequence[Path], *, projects: Path, max_bytes: int) -> Loaded:
-    """All manifests below these paths, each with the folder that its messages lie in. What is wrong is collected."""
+def load(
+    paths: Sequence[Path],
+    *,
+    projects: Path,
+    max_bytes: int,
+    root: Path | None = None,
+    senders: Mapping[str, str] | None = None,
+) -> Loaded:
+    """All manifests below these paths, each with the folder that its messages lie in. What is wrong is collected.
+
+    `root`: what paths are relative to; by default the folder that all of them lie below. `senders`: who sends what a
+    manifest declares that does not say it, by path.
+    """
     found: list[Diagnostic] = []
     files = list({_absolute(file): file for file in _manifest_files(paths, found)}.values())
-    root = Path(os.path.commonpath([_absolute(file).parent for file in files])) if files else Path()
+    if root is None:
+        root = Path(os.path.commonpath([_absolute(file).parent for file in files])) if files else Path()
+    root = _absolute(root)
     schema = load_schema("manifest") if files else {}
     sources, inputs = [], []
     for file in files:
@@ -87,13 +102,28 @@ def load(paths: Sequence[Path], *, projects: Path, max_bytes: int) -> Loaded:
             content = read(file, LARGEST_MANIFEST)
             inputs.append(_input(file, root, digest(content), len(content)))
             manifest = _parsed(content, file, schema)
-            sender = _sender(manifest, file, projects)
+            known = (senders or {}).get(inputs[-1].path)
+            sender = known if known and manifest.sender is None else _sender(manifest, file, projects)
         except InvalidInput as error:
             found += error.diagnostics
             continue
         library = Folder(file.parent, root, max_bytes)
         sources.append(Source(manifest=manifest, sender=sender, library=library, origin=inputs[-1].path))
     return Loaded(sources=tuple(sources), inputs=tuple(inputs), root=root, diagnostics=tuple(found))
+
+
+def plans_among(paths: Iterable[Path]) -> dict[Path, bytes]:
+    """Of the files at these paths those that hold a plan, with their bytes; told by what stands in them."""
+    found = {}
+    for path in paths:
+        if not os.path.isfile(path):
+            continue
+        try:
+            if is_plan(content := read(path, LARGEST_PLAN)):
+                found[path] = content
+        except InvalidInput:
+            continue  # left to `load`, which says why
+    return found
 
 
 def manifests_among(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:

@@ -15,6 +15,7 @@ NAME_RULE = "letters, digits, `.`, `_` and `-`, beginning with a letter or digit
 CANONICAL = re.compile(r"\d{8}T\d{6}Z-from-[A-Za-z0-9][A-Za-z0-9._-]*\.org", re.ASCII)
 LONGEST_CANONICAL = 240
 SIGNATURE_SUFFIX = ".asc"
+LEDGER = "ledger.sqlite"
 LAST_YEAR = 9999  # after it, no name could be later
 MOMENT = "%Y%m%dT%H%M%SZ"
 MOMENT_LENGTH = len("20261123T013133Z")

@@ -36,6 +36,24 @@ class PlannedMessage:
     sequence: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedManifest:
+    """A manifest, relative to the manifests' folder, and who sends what it declares."""
+
+    path: str
+    sender: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
+    """What was asked for of the deliveries when planning, as the options of these names."""
+
+    tags: tuple[str, ...] = ()
+    skip_tags: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    limit: tuple[str, ...] = ()
+
+
 NO_MESSAGE = PlannedMessage(source="", digest="", bytes=0, conversation="", type="", sequence=0)
 """Of what `when` leaves out: nobody made one."""
 
@@ -75,7 +93,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A complete, static plan. `sender` is None where its manifests have several; `expires` None for never."""
+    """A complete, static plan. `sender` is None where its manifests have several; `expires` None for never.
+
+    `manifests` are in the order in which they were given; with `variables` and `selected` the plan can be made again.
+    """
 
     clock: datetime
     expires: datetime | None
@@ -83,6 +104,8 @@ class Plan:
     sender: str | None
     tool_version: str
     variables: Mapping[str, object] = field(default_factory=dict)
+    selected: Selected = Selected()
+    manifests: tuple[PlannedManifest, ...] = ()
     inputs: tuple[Input, ...]
     deliveries: tuple[Delivery, ...]
 
@@ -102,10 +125,17 @@ def fields(plan: Plan) -> dict[str, object]:
         "name": plan.name,
         "sender": plan.sender,
         "variables": dict(plan.variables),
+        "selection": {name: list(getattr(plan.selected, name)) for name in ("tags", "skip_tags", "only", "limit")},
+        "manifests": [{"path": one.path, "sender": one.sender} for one in plan.manifests],
         "inputs": [{"path": item.path, "digest": item.digest, "bytes": item.bytes} for item in plan.inputs],
-        "deliveries": [_delivery_fields(delivery) for delivery in plan.deliveries],
+        "deliveries": [delivery_fields(delivery) for delivery in plan.deliveries],
     }
-    return {**body, "digest": digest(_compact(body))}
+    return {**body, "digest": digest_of(body)}
+
+
+def digest_of(body: Mapping[str, object]) -> str:
+    """The digest of a plan that has this in it, beside the digest itself."""
+    return digest(_compact({key: value for key, value in body.items() if key != "digest"}))
 
 
 def canonical(plan: Plan) -> bytes:
@@ -119,7 +149,8 @@ def _compact(body: object) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def _delivery_fields(delivery: Delivery) -> dict[str, object]:
+def delivery_fields(delivery: Delivery) -> dict[str, object]:
+    """A delivery as a plan holds it."""
     message, destination, retry = delivery.message, delivery.destination, delivery.retry
     return {
         "id": delivery.id,
@@ -131,7 +162,7 @@ def _delivery_fields(delivery: Delivery) -> dict[str, object]:
         "lane": delivery.lane,
         "after": list(delivery.after),
         "tags": list(delivery.tags),
-        "message": None if message is NO_MESSAGE else _message_fields(message),
+        "message": None if message == NO_MESSAGE else _message_fields(message),
         "destination": {  # no identity file: it is the applying user's own, and may lie in a home
             "address": destination.address,
             "host": destination.host,

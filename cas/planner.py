@@ -14,7 +14,7 @@ from cas.inventory import Inventory
 from cas.manifest import Send
 from cas.names import canonical_name, identity, signature_name
 from cas.order import against_order
-from cas.plan import DELIVER, NO_MESSAGE, SKIP, Delivery, Input, Plan, PlannedMessage
+from cas.plan import DELIVER, NO_MESSAGE, SKIP, Delivery, Input, Plan, PlannedManifest, PlannedMessage, Selected
 
 
 def plan(
@@ -27,6 +27,7 @@ def plan(
     fingerprint: Callable[[str | None], str],
     left_out: Callable[[Draft], str | None] = lambda _: None,
     variables: Mapping[str, object] | None = None,
+    selected: Selected = Selected(),
     inputs: Sequence[Input] = (),
     version: str,
     word: str | None = None,
@@ -56,6 +57,8 @@ def plan(
         sender=senders.pop() if len(senders) == 1 else None,
         tool_version=version,
         variables=dict(variables or {}),
+        selected=selected,
+        manifests=tuple(PlannedManifest(path=source.origin, sender=source.sender) for source in sources),
         inputs=tuple(sorted(inputs, key=lambda item: item.path)),
         deliveries=tuple(
             _delivery(draft, names.get(id(draft)), lane_names.get(id(draft)), reasons[id(draft)], key_of, word)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from cas.diagnostics import listed, suggestion
 from cas.drafts import Draft
 from cas.errors import UsageError
+from cas.plan import SKIP, Delivery, Plan, Selected, loop_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,11 @@ class Selection:
             return f"left out by --limit {','.join(self.limit)}"
         return None
 
+    @property
+    def selected(self) -> Selected:
+        """As a plan holds it."""
+        return Selected(tags=self.tags, skip_tags=self.skip_tags, only=self.only, limit=self.limit)
+
     def check(self, drafts: Sequence[Draft]) -> None:
         """Raise UsageError for what fits nothing: a typo must not look like work that is done."""
         tags = {tag for draft in drafts for tag in draft.send.tags}
@@ -50,6 +56,28 @@ class Selection:
         for pattern in self.limit:
             if not any(_fits(draft, pattern) for draft in drafts):
                 raise _unknown("--limit", pattern, "destinations", {draft.target.text for draft in drafts})
+
+
+def part_of(plan: Plan, only: Sequence[str]) -> Plan:
+    """The plan with nothing to do but these sends, items or deliveries. Raises UsageError for what fits nothing."""
+    there = {one for delivery in plan.deliveries for one in _names_of(delivery)}
+    for word in only:
+        if word not in there:
+            raise _unknown("--only", word, "ids", there)
+    reason = f"left out by --only {','.join(only)}"
+    return replace(
+        plan,
+        deliveries=tuple(
+            delivery
+            if not only or delivery.action == SKIP or _names_of(delivery) & set(only)
+            else replace(delivery, action=SKIP, reason=reason, sign=None)
+            for delivery in plan.deliveries
+        ),
+    )
+
+
+def _names_of(delivery: Delivery) -> set[str]:
+    return {loop_of(delivery.send), delivery.send, delivery.id}
 
 
 def _ids(draft: Draft) -> set[str]:

@@ -18,6 +18,7 @@ FINGERPRINT = re.compile(r"[0-9A-F]{40}|[0-9A-F]{64}")
 TIMEOUT = 30
 TIMEOUT_WITH_PINENTRY = 300
 UNUSABLE = frozenset("idren")  # invalid, disabled, revoked, expired, not valid
+STATES = {"i": "is invalid", "d": "is disabled", "r": "is revoked", "e": "has expired", "n": "is not valid"}
 NO_KEY = (
     "list them with: gpg --list-secret-keys; make one with: gpg --quick-generate-key NAME;"
     " or send unsigned, for testing, with --no-sign"
@@ -54,6 +55,16 @@ class Signer:
                 hint="name one by its fingerprint",
             )
         return keys[0]
+
+    def fault(self, fingerprint: str) -> str | None:
+        """Why the key cannot sign, in words; None for one that can. Raises SigningError where gpg cannot be asked."""
+        rows = self._listing(("--list-secret-keys", "--", fingerprint))
+        if fingerprint in _able(rows):
+            return None
+        for row, following in pairwise(rows):
+            if row[0] == "sec" and following[0] == "fpr" and following[9] == fingerprint:
+                return STATES.get(row[1], "cannot sign: it has no key for that which is valid")
+        return "is not among the secret keys"
 
     def sign(self, content: bytes, fingerprint: str) -> bytes:
         """The armoured detached signature of `content` by that key or a subkey of it. Raises SigningError."""
