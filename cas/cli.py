@@ -14,6 +14,7 @@ from cas.errors import CasError, ExitCode
 from cas.signals import Interrupted, raised
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from pathlib import Path
 
     from cas.output.console import Console
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from cas.surroundings import Surroundings
 
 EPILOG = (
-    "Exit codes: 0 sent, 1 error, 2 destination not found, 3 delivery failed, 4 frontmatter, 5 HALT, 64 wrong usage,"
-    " 128+n signal n."
+    "Exit codes: 0 sent, 1 error, 2 destination not found, 3 delivery failed, 4 frontmatter, 5 HALT, 6 plan refused,"
+    " 10 something to send, 64 wrong usage, 128+n signal n."
 )
 
 MESSAGE_TYPES = ("request", "progress", "query", "pushback", "complete", "release", "escalate")
@@ -306,25 +307,83 @@ def validate(paths: tuple[Path, ...], *, each: bool, choice: Choice, around: Sur
 
 @cas.command()
 @PATHS
+@click.option(
+    "-o", "file", metavar="FILE", help="Write the plan into FILE, which must not exist; `-`: standard output."
+)
+@click.option(
+    "--at", metavar="TIME", help="The plan's clock, as 2026-11-23T01:31:33Z. Else SOURCE_DATE_EPOCH, else now."
+)
+@click.option("--ttl", default="24h", show_default=True, metavar="AGE", help="When it expires: 24h, 30m; 0 for never.")
+@click.option("--diff", is_flag=True, help="What is new, in full; with an older plan among PATH, what has changed.")
+@click.option("--detailed-exitcode", is_flag=True, help="End with 10 where there is something to send.")
 @_with_surroundings
 @_choice
-def plan(paths: tuple[Path, ...], *, choice: Choice, around: Surroundings, console: Console) -> int:
-    """Show what `apply` would send. Sends nothing, connects to nothing."""
-    from cas import commands
+def plan(
+    paths: tuple[Path, ...],
+    *,
+    file: str | None,
+    at: str | None,
+    ttl: str,
+    diff: bool,
+    detailed_exitcode: bool,
+    choice: Choice,
+    around: Surroundings,
+    console: Console,
+) -> int:
+    """Show what `apply` would send, or write it into a plan file. Sends nothing, connects to nothing.
 
-    return commands.plan(paths, choice, around, console)
+    \b
+    cas plan release.yaml                          what would be sent
+    cas plan release.yaml -o release.plan          to be applied later, or elsewhere
+    cas plan release.yaml --diff release.plan      what has changed since
+    """
+    from cas import planning
+
+    request = planning.PlanRequest(
+        paths=paths,
+        file=file,
+        at=at,
+        ttl=None if ttl == "0" else _age(ttl, "--ttl"),
+        diff=diff,
+        detailed=detailed_exitcode,
+    )
+    return planning.plan(request, choice, around, console)
+
+
+@cas.command()
+@click.argument("plan", type=_AsPath())
+@_with_surroundings
+def show(plan: Path, *, around: Surroundings, console: Console) -> int:
+    """Show a plan file, also one that has expired or that a later cas has made."""
+    from cas import planning
+
+    return planning.show(plan, around, console)
 
 
 @cas.command()
 @PATHS
+@click.option("--root", type=FOLDER, help="Where the files are that a plan was made from; else the working folder.")
 @_with_surroundings
 @_choice
 @_limits
-def apply(paths: tuple[Path, ...], *, choice: Choice, limits: Limits, around: Surroundings, console: Console) -> int:
-    """Deliver what manifests declare. Again: only what is missing."""
+def apply(
+    paths: tuple[Path, ...],
+    *,
+    root: Path | None,
+    choice: Choice,
+    limits: Limits,
+    around: Surroundings,
+    console: Console,
+) -> int:
+    """Deliver what manifests declare, or what a plan says. Again: only what is missing.
+
+    \b
+    cas apply release.yaml
+    cas apply release.plan               if all of it still holds; else nothing, and code 6
+    """
     from cas import commands
 
-    return commands.apply(paths, choice, limits, around, console)
+    return commands.apply(paths, choice, limits, around, console, root=root)
 
 
 @cas.command()
@@ -470,12 +529,16 @@ def retry(
 @_with_surroundings
 def prune(*, older_than: str, around: Surroundings, console: Console) -> int:
     """Clear old rows, receipts and markers. A manifest applied again after that is delivered again."""
-    from datetime import timedelta
-
     from cas import upkeep
 
+    return upkeep.prune(_age(older_than, "--older-than"), around, console)
+
+
+def _age(text: str, option: str) -> timedelta:
+    from datetime import timedelta
+
     units = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
-    number, unit = older_than[:-1], older_than[-1:]
+    number, unit = text[:-1], text[-1:]
     if unit not in units or not number.isdecimal() or not number.isascii() or len(number) > 6:
-        raise click.BadParameter("an age is a number and d, h, m or s, such as 30d", param_hint="--older-than")
-    return upkeep.prune(timedelta(seconds=int(number) * units[unit]), around, console)
+        raise click.BadParameter("an age is a number and d, h, m or s, such as 30d", param_hint=option)
+    return timedelta(seconds=int(number) * units[unit])

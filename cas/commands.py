@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from cas import halt, loader, preparation
+from cas import halt, loader, plan_file, preparation
 from cas.diagnostics import Diagnostic, InvalidInput
 from cas.errors import CasError, ExitCode, UsageError
 from cas.output import diagnostics as diagnostic_view
 from cas.output import plans as plan_view
 from cas.output.console import Console, Form
 from cas.output.result import ResultView, as_json
-from cas.plan import canonical, fields
+from cas.plan import fields
 from cas.run import Limits, carried_out, world
 from cas.signer import Signer
 from cas.surroundings import Surroundings
@@ -29,12 +29,47 @@ def send(request: preparation.SendRequest, limits: Limits, around: Surroundings,
 
 
 def apply(
-    paths: Sequence[Path], choice: preparation.Choice, limits: Limits, around: Surroundings, console: Console
+    paths: Sequence[Path],
+    choice: preparation.Choice,
+    limits: Limits,
+    around: Surroundings,
+    console: Console,
+    *,
+    root: Path | None = None,
 ) -> int:
-    """Plan these manifests and deliver."""
+    """Plan these manifests and deliver; or deliver what a plan file says, if all of it still holds."""
+    plans = loader.plans_among(paths)
+    if not plans and root is not None:
+        raise UsageError("`--root` is for a plan, and there is none", code="no-plan", hint="cas apply PLAN --root DIR")
+    if plans:
+        _check_alone(paths, choice)
     _unless_halted(around)
-    ready = preparation.of_manifests(paths, choice, around, _signer(around).fingerprint)
-    return _deliver("apply", ready, limits, around, console)
+    if not plans:
+        ready = preparation.of_manifests(paths, choice, around, _signer(around).fingerprint)
+        return _deliver("apply", ready, limits, around, console)
+    from cas.reproduction import reproduced
+
+    ((path, content),) = plans.items()
+    held, found = plan_file.parse(content, loader.load_schema("plan"), file=str(path))
+    ready = reproduced(held, found, root or around.folder, choice.selection.only, around, _signer(around))
+    return _deliver("apply", ready, limits, around, console, digest=held.digest)
+
+
+def _check_alone(paths: Sequence[Path], choice: preparation.Choice) -> None:
+    """Raise UsageError for what does not go with a plan: it is complete."""
+    if len(paths) > 1:
+        raise UsageError("a plan is applied alone", code="plan-alone", hint="one call for each plan")
+    selection = choice.selection
+    given = {
+        "--tags": selection.tags,
+        "--skip-tags": selection.skip_tags,
+        "--limit": selection.limit,
+        "--var": choice.variables,
+        "--vars-file": choice.variable_files,
+    }
+    if option := next((option for option, values in given.items() if values), None):
+        hint = "give it to cas plan; of a plan, --only takes a part"
+        raise UsageError(f"`{option}` does not apply to a plan", code="plan-fixed", hint=hint)
 
 
 def validate(
@@ -48,7 +83,7 @@ def validate(
         for path in others:
             console.say(f"note: {path} has no key `cas`, so that it is no manifest, and was passed over")
     warnings, deliveries = _checked(runs, choice, around)
-    _note_halt(around, console)
+    note_halt(around, console)
     if console.form is Form.TEXT:
         console.report(warnings, as_result=True)
         console.result(f"valid: {plan_view.counted(deliveries)}")
@@ -76,19 +111,6 @@ def _checked(
     if failed:
         raise InvalidInput(unique)
     return unique, deliveries
-
-
-def plan(paths: Sequence[Path], choice: preparation.Choice, around: Surroundings, console: Console) -> int:
-    """The dry run: shows what would be sent; connects to nothing, writes nothing."""
-    ready = preparation.of_manifests(paths, choice, around, _signer(around).fingerprint)
-    _note_halt(around, console)
-    console.report(ready.warnings)
-    if console.form is Form.TEXT:
-        for line in plan_view.lines(ready.plan):
-            console.result(line)
-    else:
-        console.result(canonical(ready.plan).decode().removesuffix("\n"))
-    return ExitCode.OK
 
 
 def schema(name: str, console: Console) -> int:
@@ -141,10 +163,19 @@ def refused(command: str, error: CasError, console: Console) -> int:
     return error.exit_code
 
 
-def _deliver(command: str, ready: preparation.Ready, limits: Limits, around: Surroundings, console: Console) -> int:
+def _deliver(
+    command: str,
+    ready: preparation.Ready,
+    limits: Limits,
+    around: Surroundings,
+    console: Console,
+    *,
+    digest: str | None = None,
+) -> int:
+    """`digest`: the plan's, where that is not to be made from it."""
     from cas.executor import execute  # here, since `plan` and `validate` go without it
 
-    digest, sign = str(fields(ready.plan)["digest"]), _signer(around).sign
+    digest, sign = digest or str(fields(ready.plan)["digest"]), _signer(around).sign
     with world(ready.policy, ready.root, limits, around) as given:
         events = execute(ready.plan, digest, given, content=ready.contents, sign=sign)
         return carried_out(command, events, ready.plan.deliveries, ready.root, around, console, ready.warnings)
@@ -163,7 +194,8 @@ def _unknown_code(code: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"no code `{code}`", code="unknown-code", hint=hint)
 
 
-def _note_halt(around: Surroundings, console: Console) -> None:
+def note_halt(around: Surroundings, console: Console) -> None:
+    """Say that HALT is set, where it is."""
     if standing := halt.standing(around.halts):
         why = f": {standing.reason}" if standing.reason else ""
         console.problem(f"note: HALT is set, so that nothing can be sent now{why} ({standing.path})")

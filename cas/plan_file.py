@@ -64,7 +64,7 @@ def is_plan(content: bytes) -> bool:
 
 
 def parse(content: bytes, schema: Mapping[str, Any], *, file: str) -> tuple[PlanFile, tuple[Diagnostic, ...]]:
-    """The plan in a file, with what forbids to carry it out: another digest. Raises InvalidInput for what is no plan."""
+    """The plan in a file, and what is wrong with its digest. Raises InvalidInput for what is no plan."""
     body = _body(content, file)
     _check_format(body, file)
     if found := tuple(_differences(body, schema, file)):

@@ -27,7 +27,7 @@ def plan(
     fingerprint: Callable[[str | None], str],
     left_out: Callable[[Draft], str | None] = lambda _: None,
     variables: Mapping[str, object] | None = None,
-    selected: Selected = Selected(),
+    selected: Selected | None = None,
     inputs: Sequence[Input] = (),
     version: str,
     word: str | None = None,
@@ -57,7 +57,7 @@ def plan(
         sender=senders.pop() if len(senders) == 1 else None,
         tool_version=version,
         variables=dict(variables or {}),
-        selected=selected,
+        selected=selected or Selected(),
         manifests=tuple(PlannedManifest(path=source.origin, sender=source.sender) for source in sources),
         inputs=tuple(sorted(inputs, key=lambda item: item.path)),
         deliveries=tuple(

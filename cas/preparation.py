@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cas import __version__, loader, planner
 from cas.diagnostics import Diagnostic, InvalidInput, Place, Severity
@@ -63,6 +64,20 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Terms:
+    """What a plan follows from beside its manifests. `ttl`: None for a plan that never expires.
+
+    `word` makes every identity a new one.
+    """
+
+    clock: datetime
+    ttl: timedelta | None = TTL
+    selection: Selection = field(default_factory=Selection)
+    given: Mapping[str, object] = field(default_factory=dict)
+    word: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Expanded:
     """The drafts of manifests, what is wrong with the rest, what was read for them, and where their messages are."""
 
@@ -77,14 +92,55 @@ def of_one_send(request: SendRequest, around: Surroundings, fingerprint: Fingerp
     inventory, warnings = loader.load_inventory(around.config)
     loaded = _loaded_send(request, inventory, around)
     # Each call is a new delivery, also of the same message: a random word makes its identity its own.
-    return _ready(loaded, inventory, warnings, around, fingerprint, Choice(), word=secrets.token_hex(16))
+    terms = _Terms(clock=around.now(), word=secrets.token_hex(16))
+    return _ready(loaded, inventory, warnings, around, fingerprint, terms)
 
 
-def of_manifests(paths: Sequence[Path], choice: Choice, around: Surroundings, fingerprint: Fingerprint) -> Ready:
-    """All manifests at these paths; raises InvalidInput with everything that is wrong, UsageError or SigningError."""
+def of_manifests(
+    paths: Sequence[Path],
+    choice: Choice,
+    around: Surroundings,
+    fingerprint: Fingerprint,
+    *,
+    clock: datetime | None = None,
+    ttl: timedelta | None = TTL,
+) -> Ready:
+    """All manifests at these paths; raises InvalidInput with everything that is wrong, UsageError or SigningError.
+
+    `clock`: None for now; `ttl`: None for a plan that never expires.
+    """
     inventory, warnings = loader.load_inventory(around.config)
     loaded = loader.load(paths, projects=around.projects, max_bytes=inventory.policy.max_bytes)
-    return _ready(loaded, inventory, warnings, around, fingerprint, choice)
+    given = _in_order(loader.variables(choice.variables, choice.variable_files))
+    terms = _Terms(clock=clock or around.now(), ttl=ttl, selection=choice.selection, given=given)
+    return _ready(loaded, inventory, warnings, around, fingerprint, terms)
+
+
+def of_plan(plan: Plan, root: Path, around: Surroundings, fingerprint: Fingerprint) -> Ready:
+    """A plan made again, from what it was made from as that is below `root` now; raises as `of_manifests`."""
+    inventory, warnings = loader.load_inventory(around.config)
+    loaded = loader.load(
+        [root / one.path for one in plan.manifests],
+        projects=around.projects,
+        max_bytes=inventory.policy.max_bytes,
+        root=root,
+        senders={one.path: one.sender for one in plan.manifests},
+    )
+    selected = plan.selected
+    terms = _Terms(
+        clock=plan.clock,
+        ttl=plan.expires - plan.clock if plan.expires else None,
+        selection=Selection(tags=selected.tags, skip_tags=selected.skip_tags, only=selected.only, limit=selected.limit),
+        given=_in_order(plan.variables),
+    )
+    return _ready(loaded, inventory, warnings, around, fingerprint, terms)
+
+
+def _in_order(value: Any) -> Any:
+    """Maps by their keys, as a plan holds them: else a loop over one would go another way when it is applied."""
+    if isinstance(value, Mapping):
+        return {key: _in_order(value[key]) for key in sorted(value)}
+    return [_in_order(one) for one in value] if isinstance(value, list) else value
 
 
 def _ready(
@@ -93,30 +149,28 @@ def _ready(
     warnings: Sequence[Diagnostic],
     around: Surroundings,
     fingerprint: Fingerprint,
-    choice: Choice,
-    *,
-    word: str | None = None,
+    terms: _Terms,
 ) -> Ready:
     """The plan of what was loaded; raises InvalidInput with all that loading and planning found, together."""
-    clock, given = around.now(), loader.variables(choice.variables, choice.variable_files)
-    expanded = _expanded(loaded, inventory, clock, around.hostname, given)
+    expanded = _expanded(loaded, inventory, terms.clock, around.hostname, terms.given)
     found = [*warnings, *loaded.diagnostics, *expanded.diagnostics]
     wrong = any(one.severity is Severity.ERROR for one in found)
     if not wrong:
-        choice.selection.check(expanded.drafts)
+        terms.selection.check(expanded.drafts)
     try:
         plan = planner.plan(
             loaded.sources,
             expanded.drafts,
             inventory,
-            clock=clock,
-            ttl=TTL,
+            clock=terms.clock,
+            ttl=terms.ttl,
             fingerprint=fingerprint,
-            left_out=choice.selection.left_out,
-            variables=given,
+            left_out=terms.selection.left_out,
+            variables=terms.given,
+            selected=terms.selection.selected,
             inputs=[*loaded.inputs, *expanded.inputs],
             version=__version__,
-            word=word,
+            word=terms.word,
         )
     except InvalidInput as error:
         raise InvalidInput([*found, *error.diagnostics]) from error

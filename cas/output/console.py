@@ -59,6 +59,10 @@ class Console:
         """A line of the result, in the asked form."""
         self.write(self.out, self._safe(line) if self.form is Form.TEXT else self._safe_json(line))
 
+    def document(self, line: str) -> None:
+        """A line of JSON that is the result, whatever form was asked for."""
+        self.write(self.out, self._safe_json(line))
+
     def say(self, line: str) -> None:
         """Words for people; left out when quiet."""
         if not self.quiet:
