@@ -16,6 +16,7 @@ class ExitCode(IntEnum):
     MESSAGE = 4
     HALT = 5
     REFUSED = 6
+    TO_SEND = 10
     USAGE = 64
 
 

@@ -21,7 +21,6 @@ from cas.signer import Signer
 from cas.surroundings import Surroundings
 
 STDOUT = "-"
-SOMETHING_TO_SEND = 10
 DONE = frozenset({"delivered", "unchanged"})
 YEARS = range(1970, 3000)
 EPOCH = "SOURCE_DATE_EPOCH"
@@ -53,7 +52,7 @@ def plan(request: PlanRequest, choice: preparation.Choice, around: Surroundings,
     if ready.plan.expires and ready.plan.expires <= around.now():
         console.problem(f"note: this plan expired at {timestamp(ready.plan.expires)} already; see --ttl")
     _show(request, ready, older, states, console)
-    return SOMETHING_TO_SEND if request.detailed and _new(ready.plan, states) else ExitCode.OK
+    return ExitCode.TO_SEND if request.detailed and _new(ready.plan, states) else ExitCode.OK
 
 
 def show(path: Path, around: Surroundings, console: Console) -> int:
