@@ -23,6 +23,9 @@ FORBIDDEN = {
     "send local.docs hello.org --no-sign": HEAVY | CONNECTING | {"difflib", "tomllib"},
     "validate release.yaml": CONNECTING | ACTING | {"rich", "jinja2", "difflib", "tomllib"},
     "plan release.yaml": CONNECTING | ACTING | {"rich", "jinja2", "difflib", "tomllib"},
+    "plan release.yaml -o new.plan": CONNECTING | ACTING | {"rich", "jinja2", "difflib", "tomllib"},
+    "show release.plan": CONNECTING | ACTING | {"rich", "jinja2", "yaml", "difflib", "tomllib"},
+    "apply release.plan": CONNECTING | {"rich", "jinja2", "difflib", "tomllib"},
     "apply release.yaml": CONNECTING | {"rich", "jinja2", "difflib", "tomllib"},
     "explain": HEAVY | CONNECTING | ACTING | {"difflib"},
     "explain tab": HEAVY | CONNECTING | ACTING | {"difflib"},
@@ -70,6 +73,8 @@ def test_the_measure_sees_what_is_loaded(home: Home, message: Callable[..., Path
 def test_a_verb_loads_only_what_it_needs(home: Home, message: Callable[..., Path], line: str):
     message("hello.org")
     Path("release.yaml").write_text(MANIFEST, encoding="utf-8")
+    if "release.plan" in line:
+        loaded("plan", "release.yaml", "-o", "release.plan")
 
     code, names = loaded(*line.split())
 

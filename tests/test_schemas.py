@@ -171,7 +171,7 @@ def maps(node: Any) -> Iterator[Any]:
 
 
 def test_there_are_schemas():
-    assert {"manifest.schema.json", "peers.schema.json"} <= {path.name for path in SCHEMAS}
+    assert {"manifest.schema.json", "peers.schema.json", "plan.schema.json"} <= {path.name for path in SCHEMAS}
 
 
 @pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.name)
