@@ -333,9 +333,9 @@ def plan(
     """Show what `apply` would send, or write it into a plan file. Sends nothing, connects to nothing.
 
     \b
-    cas plan release.yaml                          what would be sent
-    cas plan release.yaml -o release.plan          to be applied later, or elsewhere
-    cas plan release.yaml --diff release.plan      what has changed since
+    cas plan release.yaml                        what would be sent
+    cas plan release.yaml -o release.plan        to be applied later, elsewhere
+    cas plan release.yaml --diff release.plan    what has changed since
     """
     from cas import planning
 
@@ -379,7 +379,7 @@ def apply(
 
     \b
     cas apply release.yaml
-    cas apply release.plan               if all of it still holds; else nothing, and code 6
+    cas apply release.plan    all of it, if it still holds; else nothing, code 6
     """
     from cas import commands
 

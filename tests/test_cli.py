@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Home, Run
+from support import Home, Run, called
 
 from cas import __version__
 from cas.loopback import Key
@@ -338,6 +338,8 @@ def test_an_example_of_the_help_works(
     """Run by a shell as it stands; the key in it is exchanged for one that exists, and `laptop` is this machine."""
     message("hello.org")
     Path("release.yaml").write_text(MANIFEST, encoding="utf-8")
+    if "release.plan" in command and " -o " not in command:
+        assert called("plan", "release.yaml", "-o", "release.plan").code == 0
     programs = tmp_path / "bin"
     programs.mkdir()
     _program(programs / "cas", f'exec {shlex.quote(sys.executable)} -m cas "$@"')

@@ -31,6 +31,7 @@ def test_exit_codes_are_those_that_callers_in_the_field_rely_on():
         "MESSAGE": 4,
         "HALT": 5,
         "REFUSED": 6,
+        "TO_SEND": 10,
         "USAGE": 64,
     }
 

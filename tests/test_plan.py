@@ -92,6 +92,8 @@ def test_a_plan_has_the_fields_of_the_format():
         "name": "Rélease",
         "sender": "builder",
         "variables": {},
+        "selection": {"tags": [], "skip_tags": [], "only": [], "limit": []},
+        "manifests": [],
         "inputs": [{"path": "release.yml", "digest": "sha256:" + "1" * 64, "bytes": 1180}],
         "deliveries": [
             {
