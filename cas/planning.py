@@ -50,7 +50,7 @@ def plan(request: PlanRequest, choice: preparation.Choice, around: Surroundings,
     note_halt(around, console)
     console.report(ready.warnings)
     if ready.plan.expires and ready.plan.expires <= around.now():
-        console.problem(f"note: this plan expired at {timestamp(ready.plan.expires)} already; see --ttl")
+        console.say(f"note: this plan expired at {timestamp(ready.plan.expires)} already; see --ttl")
     _show(request, ready, older, states, console)
     return ExitCode.TO_SEND if request.detailed and _new(ready.plan, states) else ExitCode.OK
 

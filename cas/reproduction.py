@@ -116,7 +116,7 @@ def _differences(planned: Plan, here: Plan, file: str, *, only_destinations: boo
 
 
 def _tells(change: Change, *, only_destinations: bool) -> bool:
-    if change.field == "sign.key" and change.after == "":
+    if change.field == "sign.key" and change.after == "" and change.before:
         return False  # the default key of who planned: that of who applies is another matter
     return change.field.startswith("destination.") or not only_destinations
 

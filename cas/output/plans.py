@@ -101,7 +101,7 @@ def _delivery_lines(delivery: Delivery) -> Iterator[str]:
     yield f"message    {message.source}: {message.type} {message.sequence} of {message.conversation}"
     yield f"           {message.bytes} bytes, {message.digest}"
     yield f"to         {place(delivery.destination)}"
-    yield f"as         {delivery.name}"
+    yield f"as         {', '.join(delivery.files[-1:])}"
     if delivery.after:
         yield f"after      {', '.join(delivery.after)}"
     yield f"signed     {f'by {delivery.sign.key}' if delivery.sign else 'no'}"
