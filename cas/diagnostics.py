@@ -91,7 +91,7 @@ def shortened(text: str, longest: int = LONGEST_WORDS) -> str:
 
 
 def suggestion(word: str, known: Iterable[str], *, most: int = 1) -> str | None:
-    """The hint for a mistyped word: the nearest known ones, at most so many; None if none is near, or too many known."""
+    """The hint for a mistyped word: the nearest known ones, at most so many; None if none is near, or too many."""
     from difflib import get_close_matches  # here: most runs find nothing wrong
 
     words = list(known)
