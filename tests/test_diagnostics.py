@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from cas.diagnostics import Diagnostic, InvalidInput, Place, Severity, suggestion
+from cas.diagnostics import LONGEST_WORDS, Diagnostic, InvalidInput, Place, Severity, suggestion
 from cas.errors import ExitCode
 
 
@@ -66,3 +66,10 @@ def test_a_word_that_is_near_to_none_gets_no_suggestion():
 
 def test_a_suggestion_does_not_depend_on_the_order_of_what_is_known():
     assert suggestion("pear", ["bear", "gear"]) == suggestion("pear", ["gear", "bear"])
+
+
+def test_what_quotes_megabytes_keeps_their_beginning():
+    found = Diagnostic(code="wrong", message="m" * 1_000_000, hint="h" * 1_000_000)
+
+    assert found.message == "m" * LONGEST_WORDS + "…"
+    assert found.hint == "h" * LONGEST_WORDS + "…"

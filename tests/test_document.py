@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cas import document
-from cas.diagnostics import Diagnostic, InvalidInput
-from cas.document import DEEPEST, LARGEST, MOST_ALIASED, MOST_FINDINGS, Document
+from cas.diagnostics import SPLIT, Diagnostic, InvalidInput
+from cas.document import DEEPEST, LARGEST, MOST_ALIASED, MOST_FINDINGS, MOST_VALUES, Document
 
 LOADERS = [yaml.SafeLoader, yaml.CSafeLoader]
 
@@ -577,3 +577,11 @@ def test_ten_times_the_text_takes_about_ten_times_as_long(piece):
 
     # The square would take a hundred times as long.
     assert seconds(10_000) < 60 * seconds(1_000)
+
+
+def test_more_values_than_any_manifest_needs_are_too_large(loader: Any):
+    within = "[" + "0," * (MOST_VALUES - 1) + "]"
+
+    assert len(parsed(within, loader).value) == MOST_VALUES - 1
+    found = finding(within.replace("]", "0]"), loader)
+    assert (found.code, found.hint) == ("too-large", SPLIT)

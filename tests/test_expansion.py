@@ -13,9 +13,9 @@ import test_playbooks
 from support import Forge, Home
 
 from cas import loader
-from cas.diagnostics import Diagnostic, InvalidInput, Place
+from cas.diagnostics import MOST_FINDINGS, Diagnostic, InvalidInput, Place
 from cas.drafts import Draft
-from cas.expansion import expand
+from cas.expansion import MOST_REPEATED, expand
 from cas.output.diagnostics import line
 
 CLOCK = datetime(2026, 11, 23, 9, 12, 58, tzinfo=UTC)
@@ -147,3 +147,36 @@ def test_a_value_that_no_manifest_declares_is_all_that_is_told(home: Home):
     drafts, found, _ = expanded(home, "m.yaml", relase="1.4.0")
 
     assert (drafts, [one.code for one in found]) == ((), ["unknown-variable"])
+
+
+NOBODY = ", ".join(f"nobody{number}.docs" for number in range(2 * MOST_FINDINGS))
+
+
+@pytest.mark.parametrize(
+    ("sends", "told"),
+    [
+        pytest.param(
+            "".join(f"  - {{id: s{number}, destination: a.b, {BODY}}}\n" for number in range(2 * MOST_FINDINGS)),
+            MOST_FINDINGS,
+            id="sends",
+        ),
+        pytest.param(
+            f"  - {{id: a, for_each: [{NOBODY}], destination: '{{{{ item }}}}', {BODY}}}\n", MOST_FINDINGS, id="items"
+        ),
+        pytest.param(f"  - {{id: a, destination: [{NOBODY}], {BODY}}}\n", MOST_FINDINGS, id="destinations"),
+        pytest.param(
+            f"  - {{id: a, for_each: {list(range(2 * MOST_REPEATED))}, destination: nobody.docs, {BODY}}}\n",
+            1,
+            id="all items alike",
+        ),
+    ],
+)
+def test_where_more_is_wrong_than_anybody_reads_the_first_of_it_is_told_and_nothing_planned(
+    home: Home, sends: str, told: int
+):
+    Path("m.yaml").write_text(f"cas: 1\nsends:\n{sends}", encoding="utf-8")
+
+    drafts, found, _ = expanded(home, "m.yaml")
+
+    assert (drafts, len(found)) == ((), told)
+    assert {one.code for one in found} == {"unknown-peer"}

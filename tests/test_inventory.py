@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cas.diagnostics import Diagnostic, InvalidInput, Place, Severity
+from cas.diagnostics import MOST_FINDINGS, Diagnostic, InvalidInput, Place, Severity
 from cas.errors import ExitCode
-from cas.inventory import EMPTY, Destination, Inventory, Peer, Policy, parse, resolve
+from cas.inventory import EMPTY, LARGEST, MOST_PARTS, Destination, Inventory, Peer, Policy, parse, resolve
 
 FINGERPRINT = "SHA256:" + "aB3+/" * 8 + "xyz"
 FIELD = """\
@@ -490,3 +490,32 @@ def test_a_destination_that_is_not_found_has_the_place_where_it_is_written():
     place = Place(file="release.yaml", line=4, column=18)
 
     assert refused("weather.docs", place=place).place == place
+
+
+def test_a_file_that_is_too_large_for_peers_is_not_read():
+    (found,) = findings("#" * (LARGEST + 1))
+
+    assert (found.code, found.hint) == ("too-large", "it names peers, not messages")
+
+
+def test_a_key_of_too_many_parts_is_told_with_its_line():
+    (found,) = findings("[policy]\n" + "a." * (MOST_PARTS + 1) + "a = 1\n")
+
+    assert (found.code, found.place.line) == ("invalid-peers", 2)
+    assert "more than 50 parts" in found.message
+
+
+def test_errors_and_warnings_end_where_nobody_reads_on():
+    wrong = "".join(f"[peers.p{number}]\nhost = 1\n" for number in range(2 * MOST_FINDINGS))
+    unknown = "".join(f"k{number} = 1\n" for number in range(2 * MOST_FINDINGS))
+
+    assert len(findings(wrong)) == MOST_FINDINGS
+    assert len(read(unknown)[1]) == MOST_FINDINGS
+
+
+def test_groups_that_double_one_another_are_refused_before_they_are_written_out():
+    doubling = "".join(f'g{number + 1} = ["@g{number}", "local.x{number}"]\n' for number in range(1_000))
+
+    (found,) = findings('[groups]\ng0 = ["local.a"]\n' + doubling)
+
+    assert (found.code, found.hint) == ("invalid-peers", "put fewer groups into each other")

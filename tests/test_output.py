@@ -17,7 +17,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from fcntl import ioctl
 from pathlib import Path
@@ -25,6 +25,7 @@ from pathlib import Path
 import pytest
 from support import Forge, Home, Run
 
+from cas.comparison import Change, Comparison
 from cas.diagnostics import Diagnostic, Place, Severity
 from cas.errors import ExitCode, UsageError
 from cas.events import (
@@ -44,12 +45,13 @@ from cas.manifest import Retry, Sign
 from cas.output import diagnostics as diagnostic_view
 from cas.output import plans as plan_view
 from cas.output.console import Console, Form
+from cas.output.record import Record
 from cas.output.result import NAMES, ResultView, as_json, event_fields
 from cas.output.status import entry_fields, entry_lines, grouped
 from cas.output.terminal import progress
 from cas.output.text import TextView, recap
 from cas.output.visible import visible, visible_json
-from cas.plan import Delivery, Plan, PlannedMessage
+from cas.plan import Delivery, Input, Plan, PlannedMessage
 
 NOW = datetime(2026, 11, 23, 1, 31, 33, tzinfo=UTC)
 KEY = "5CA7F1CE5E8E605E770C0236B4B61A2737D6A700"
@@ -1237,3 +1239,52 @@ def test_an_entry_as_json_says_all_that_is_shown_of_it():
     body = entry_fields(Row(attempts='[{"attempt": 1}]'))
 
     assert body == {**asdict(Row()), "attempts": [{"attempt": 1}]}
+
+
+def test_a_plan_in_a_file_says_what_it_is_what_it_was_made_from_and_what_of_it_is_known_here():
+    made = replace(
+        plan_of(delivery()),
+        variables={"release": "1.4.0"},
+        inputs=(Input(path="m.yaml", digest="sha256:11", bytes=80),),
+    )
+
+    lines = list(plan_view.whole(made, "sha256:22", {"0" * 32: "delivered"}))
+
+    assert lines[:4] == [
+        "sha256:22, of cas 0.1.0",
+        "never expires",
+        "with release=1.4.0",
+        "from m.yaml: 80 bytes, sha256:11",
+    ]
+    assert lines[-1] == "  known here delivered"
+    assert list(plan_view.whole(replace(made, expires=NOW), "sha256:22", {}))[1] == "expires 2026-11-23T01:31:33Z"
+
+
+def test_a_difference_shows_new_texts_and_changed_fields_or_that_there_are_none():
+    changed = {"hello@laptop.docs": (Change(field="message.type", before=None, after="inform"),)}
+    comparison = Comparison(added=("a",), removed=("b",), changed=changed)
+
+    assert list(plan_view.difference(comparison, [("a", NAME, "* Hello\nthere\n")])) == [
+        f"+ a as {NAME}",
+        "  | * Hello",
+        "  | there",
+        "+ a",
+        "- b",
+        "~ hello@laptop.docs",
+        "  message.type: not said → inform",
+    ]
+    assert plan_view.difference_fields(comparison, [])["changed"] == [
+        {"id": "hello@laptop.docs", "fields": [{"field": "message.type", "before": None, "after": "inform"}]}
+    ]
+    assert list(plan_view.difference(None, [])) == ["nothing is new"]
+    assert list(plan_view.difference(Comparison(added=(), removed=(), changed={}), [])) == ["nothing has changed"]
+
+
+def test_what_a_console_tells_goes_on_record_also_where_it_is_quiet():
+    at = Console(out=io.StringIO(), err=io.StringIO(), quiet=True)
+    at.record = Record(command="apply")
+    warning = Diagnostic(code="odd", message="it is odd", severity=Severity.WARNING)
+
+    at.report([warning])
+
+    assert (at.err.getvalue(), list(at.record.found)) == ("", [warning])

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cas.diagnostics import Diagnostic, InvalidInput
-from cas.template import Engine, TemplateError, is_template
+from cas.template import MOST_CODE, MOST_MARKS, Engine, TemplateError, is_template
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES: dict[str, Any] = {
@@ -628,3 +628,23 @@ def test_jinja2_is_loaded_only_for_a_template():
     code = "import cas.template as t, sys; t.Engine().value('plain', {}); sys.exit('jinja2' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{{ x }}" * (MOST_MARKS + 1), "more than 5000 marks of templates"),
+        ("{# x #}" * (MOST_MARKS + 1), "more than 5000 marks of templates"),
+        ("{{ " + "1+" * MOST_CODE + "1 }}", "expressions of more than 20000 characters"),
+        ("{{ " + "(" * MOST_CODE, "expressions of more than 20000 characters"),
+    ],
+    ids=["marks", "comments", "a sum", "one without an end"],
+)
+def test_what_takes_for_ever_to_compile_is_refused_before(source: str, message: str):
+    error = wrong(source)
+
+    assert (error.code, str(error)) == ("template-limit", message)
+
+
+def test_what_stands_in_a_comment_is_no_code():
+    assert text("{# " + "x" * MOST_CODE + " #}a") == "a"
