@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,6 +16,8 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 from support import Home
+
+from cas.loopback import Key, end_agent
 
 ROOT = Path(__file__).resolve().parent.parent
 ACTION = ROOT / "action.yml"
@@ -55,33 +58,32 @@ def test_every_action_that_is_used_has_its_version():
 
 
 @pytest.fixture
-def bash(home: Home, gnupg: Any, message: Callable[..., Path], tmp_path: Path) -> Callable[..., None]:
-    """`bash(script, **environment)`: as a runner runs it, where `cas` and an installation of it stand ready."""
-    programs = tmp_path / "cas" / "bin"
-    programs.mkdir(parents=True)
-    for name, module in (("cas", "cas"), ("pip", "this")):
-        (programs / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {module} "$@"\n')
-        (programs / name).chmod(0o755)
+def bash(home: Home, gnupg: Key, message: Callable[..., Path], tmp_path: Path) -> Callable[..., None]:
+    """`bash(script, **environment)`: as a runner runs it, on this Python's packages, from which pip can build cas."""
     message("hello.org")
     Path(FOLDER).mkdir()
     Path(FOLDER, "m.yaml").write_text(MANIFEST, encoding="utf-8")
     message(Path(FOLDER, "hello.org"))
+    path = tmp_path / "path"
+    path.touch()
+    offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0"}
 
     def run(script: str, **environment: str) -> None:
         ended = subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
             env={
                 **os.environ,
-                "PATH": f"{programs}:{os.environ['PATH']}",
-                "PYTHONPATH": str(ROOT),
+                **offline,
+                "PATH": os.pathsep.join([*path.read_text(encoding="utf-8").splitlines(), os.environ["PATH"]]),
+                "PYTHONPATH": sysconfig.get_path("purelib"),
                 "RUNNER_TEMP": str(tmp_path),
                 "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
-                "GITHUB_PATH": str(tmp_path / "path"),
+                "GITHUB_PATH": str(path),
                 **environment,
             },
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -89,20 +91,40 @@ def bash(home: Home, gnupg: Any, message: Callable[..., Path], tmp_path: Path) -
     return run
 
 
-def test_the_action_delivers_the_plan_that_was_approved(bash: Callable[..., None], home: Home, tmp_path: Path):
+def exported(key: Key) -> str:
+    command = ["gpg", "--batch", "--armor", "--export-secret-keys", key.fingerprint]
+    environment = {**os.environ, "GNUPGHOME": str(key.gnupghome)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def runner_keys() -> Iterator[Path]:
+    """The key ring of a runner, in which there is none yet."""
+    with tempfile.TemporaryDirectory(prefix="cas-") as folder:  # short enough for gpg-agent's sockets
+        yield Path(folder)
+        end_agent(Path(folder))
+
+
+def test_the_action_delivers_the_plan_that_was_approved(
+    bash: Callable[..., None], home: Home, gnupg: Key, runner_keys: Path, tmp_path: Path
+):
     given = {
+        "ACTION_FOLDER": str(ROOT),
         "FOLDER": FOLDER,
         "PLAN": "cas plan.json",
         "CAS_CONFIG_DIR": "ci",
-        "SIGNING_KEY": "",
+        "SIGNING_KEY": exported(gnupg),
     }
+    Path(FOLDER, "m.yaml").write_text(f"{MANIFEST}defaults: {{sign: {{key: {gnupg.fingerprint}}}}}\n", encoding="utf-8")
 
-    bash(STEPS["Plan"]["run"], **given)
+    for step in ("Install cas", "Plan"):
+        bash(STEPS[step]["run"], **given, GNUPGHOME=str(runner_keys))
     assert not home.inbox("docs").exists()
     for step in ("Take the key", "Apply"):
-        bash(STEPS[step]["run"], **given)
+        bash(STEPS[step]["run"], **given, GNUPGHOME=str(runner_keys))
 
-    assert len(list(home.inbox("docs").glob("*.org"))) == 1
+    assert (tmp_path / "cas" / "bin" / "cas").is_file()
+    assert sorted(one.suffix for one in home.inbox("docs").iterdir() if one.is_file()) == [".asc", ".org"]
     assert not Path("owned").exists()
     assert len(list(ElementTree.parse("cas-report.xml").iter("testcase"))) == 1
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
@@ -110,12 +132,18 @@ def test_the_action_delivers_the_plan_that_was_approved(bash: Callable[..., None
     assert "### cas apply: all is there" in summary
 
 
-def test_the_gitlab_jobs_deliver_the_plan_that_was_approved(bash: Callable[..., None], home: Home):
+def test_the_gitlab_jobs_deliver_the_plan_that_was_approved(
+    bash: Callable[..., None], home: Home, gnupg: Key, runner_keys: Path
+):
     jobs = parsed(GITLAB)
+    Path("key").write_text(exported(gnupg), encoding="utf-8")
+    given = {"CAS_FOLDER": FOLDER, "CAS_CONFIG_DIR": "ci", "CAS_SOURCE": str(ROOT), "GNUPGHOME": str(runner_keys)}
+    before = jobs[".cas"]["before_script"]
+    Path(FOLDER, "m.yaml").write_text(f"{MANIFEST}defaults: {{sign: {{key: {gnupg.fingerprint}}}}}\n", encoding="utf-8")
 
-    bash("\n".join(jobs["cas-plan"]["script"]), CAS_FOLDER=FOLDER, CAS_CONFIG_DIR="ci")
+    bash("\n".join([*before, *jobs["cas-plan"]["script"]]), **given)
     assert not home.inbox("docs").exists()
-    bash("\n".join(jobs["cas-apply"]["script"]), CAS_FOLDER=FOLDER, CAS_CONFIG_DIR="ci")
+    bash("\n".join([*before, *jobs["cas-apply"]["script"]]), **given, CAS_SIGNING_KEY="key")
 
-    assert len(list(home.inbox("docs").glob("*.org"))) == 1
+    assert sorted(one.suffix for one in home.inbox("docs").iterdir() if one.is_file()) == [".asc", ".org"]
     assert len(list(ElementTree.parse("cas-report.xml").iter("testcase"))) == 1
