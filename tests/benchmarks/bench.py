@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import pty
 import shutil
 import statistics
 import subprocess
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +29,7 @@ from benchmarks.scene import Scene, scene
 FAR = (0.050, 0.150)
 """Seconds of a round trip; the slope between the two gives how many there are."""
 START_ROUNDS = 10
-LARGE, SMALL = 10_000, 1_000
+LARGE, SMALL, SMALLEST = 10_000, 1_000, 100
 Measured = dict[str, object]
 
 
@@ -164,7 +166,7 @@ def planning(at: Scene, rounds: int, number: Iterator[int]) -> Measured:
     schema = Path(__file__).resolve().parents[2] / "schemas" / "manifest.schema.json"
     seconds: dict[str, list[float]] = {}
     memory = 0.0
-    for count in (SMALL, LARGE):
+    for count in (SMALLEST, SMALL, LARGE):
         job = at.job(f"n{next(number)}-plan", count)
         local = replace(job, targets=tuple(replace(target, port=0) for target in job.targets))
         ways.cas_apply(local, "--help")
@@ -193,6 +195,42 @@ def memory(at: Scene, number: Iterator[int]) -> Measured:
         job.delivered()
         found[f"{count:,}"] = round(most)
     return {"memory": found}
+
+
+def display(at: Scene, rounds: int, number: Iterator[int]) -> Measured:
+    """1,000 messages on this machine, on a terminal that a display can be drawn on, and on one that it cannot.
+
+    Seconds of processors, those of gpg too; the least of the rounds, since other work on the machine only adds to them.
+    """
+    seconds: dict[str, list[float]] = {"xterm": [], "dumb": []}
+    for _ in range(rounds):
+        for terminal, times in seconds.items():
+            job = at.job(f"n{next(number)}-{terminal}", SMALL)
+            local = replace(job, targets=tuple(replace(target, port=0) for target in job.targets))
+            ways.cas_apply(local, "--help")
+            words = (program("cas"), "apply", job.messages[0].parent / "bench.yaml")
+            used, text = on_terminal(at, words, HOME=str(job.folder / "home"), TERM=terminal)
+            job.delivered()
+            assert (b"\x1b[" in text) == (terminal == "xterm"), text[:200]
+            times.append(used)
+    return {"seconds": {name: round(min(times), 3) for name, times in seconds.items()}, "rounds": rounds}
+
+
+def on_terminal(at: Scene, command: Sequence[str | Path], **more: str) -> tuple[float, bytes]:
+    """Seconds of processors for one process that has a terminal, and all that it wrote there."""
+    master, slave = pty.openpty()
+    environment = {**at.environment, **more}
+    process = subprocess.Popen(
+        [str(word) for word in command], env=environment, stdin=slave, stdout=slave, stderr=slave
+    )
+    os.close(slave)
+    text = bytearray()
+    with suppress(OSError), open(master, "rb", buffering=0) as terminal:
+        while piece := terminal.read(1 << 16):
+            text += piece
+    _, status, used = os.wait4(process.pid, 0)
+    assert status == 0, bytes(text[-2000:])
+    return used.ru_utime + used.ru_stime, bytes(text)
 
 
 def weighed(at: Scene, command: Sequence[str | Path], home: Path) -> tuple[float, float]:
@@ -276,12 +314,13 @@ def main(arguments: Sequence[str]) -> None:
                 "start-up": lambda: starting(at),
                 "planning": lambda: planning(at, rounds, number),
                 "memory": lambda: memory(at, number),
+                "display": lambda: display(at, 3 * rounds, number),
             }
             for scenario in SCENARIOS:
                 if chosen.only in (None, scenario.name):
                     keep(scenario.name, compared(scenario, at, min(rounds, scenario.rounds), number))
             for name, measure in others.items():
-                if chosen.only in (None, name) and not (chosen.quick and name == "memory"):
+                if chosen.only in (None, name) and not (chosen.quick and name in ("memory", "display")):
                     keep(name, measure())
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 COUNTS, PAGE, CHART = (REFERENCE / f"performance.{kind}" for kind in ("json", "md", "svg"))
-OTHERS = ("round trips", "this machine", "start-up", "planning", "memory")
+OTHERS = ("round trips", "this machine", "start-up", "planning", "memory", "display")
 NAMES = {
     "cas": "cas",
     "field": "gpg and two rsyncs a message",
@@ -119,6 +119,12 @@ def _ratio(name: str, way: str, other: str) -> Callable[[Kept], float]:
     return lambda scenarios: _seconds(name, way)(scenarios) / _seconds(name, other)(scenarios)
 
 
+def _growth(scenarios: Kept) -> float:
+    """What one more send costs between 1,000 and 10,000, beside one more between 100 and 1,000."""
+    few, some, many = (_seconds("planning", f"cas plan {count}")(scenarios) for count in ("100", "1,000", "10,000"))
+    return (many - some) / 9_000 / ((some - few) / 900)
+
+
 def _to_fastest(name: str) -> Callable[[Kept], float]:
     return lambda scenarios: scenarios[name]["seconds"]["cas"] / _least(scenarios[name])
 
@@ -168,11 +174,18 @@ TARGETS: tuple[tuple[str, str, Callable[[Kept], float], float], ...] = (
         _ratio("planning", "cas plan 10,000", "cas plan 1,000"),
         11,
     ),
+    ("plan of 10,000 sends", "each at most 1.25 times one of 1,000, without start-up", _growth, 1.25),
     ("plan of 10,000 sends", "under 250 MB", lambda s: s["planning"]["memory"], 250),
     (
         "10,000 deliveries, this machine",
         "at most 60 MB more than 1,000",
         lambda s: s["memory"]["memory"]["10,000"] - s["memory"]["memory"]["1,000"],
         60,
+    ),
+    (
+        "progress display, 1,000 on this machine",
+        "at most 1.02 times without",
+        _ratio("display", "xterm", "dumb"),
+        1.02,
     ),
 )
