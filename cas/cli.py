@@ -69,14 +69,18 @@ def _stand_in_for_closed_streams() -> None:
 
 
 def _say_usage_error(error: click.ClickException) -> None:
-    """As click does; what it quotes of the command line is made safe to print."""
+    """As click does; what it quotes of the command line is made safe to print. What would have sent says it did not."""
+    from cas.commands import SENDING
     from cas.findings import in_workflow
     from cas.output.annotations import defused
     from cas.output.visible import visible
 
     words = visible(error.format_message())
     words = defused(words) if in_workflow("auto", os.environ) else words
-    click.UsageError(words, ctx=getattr(error, "ctx", None)).show(sys.stderr)
+    context: click.Context | None = getattr(error, "ctx", None)
+    click.UsageError(words, ctx=context).show(sys.stderr)
+    if context and context.info_name in SENDING:
+        sys.stderr.write("nothing was sent\n")
 
 
 def _let_go_of_closed_pipes() -> None:

@@ -85,6 +85,7 @@ def test_wrong_usage_ends_with_64_says_so_and_sends_nothing(
     assert run.code == 64
     assert run.err != ""
     assert "Traceback" not in run.err
+    assert run.err.endswith("nothing was sent\n") == (argv[0] in ("send", "apply"))
     assert not home.inbox("docs").exists()
 
 
