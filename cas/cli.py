@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with raised():
             return int(cas.main(args=argv, prog_name="cas", standalone_mode=False) or 0)
     except click.ClickException as error:
-        _say_usage_error(error)
+        _say_usage_error(error, *(sys.argv[1:] if argv is None else argv)[:1])
         return ExitCode.USAGE
     except Interrupted as interruption:
         sys.stderr.write(f"interrupted by {interruption.signal.name}: no delivery was under way\n")
@@ -68,7 +68,7 @@ def _stand_in_for_closed_streams() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
-def _say_usage_error(error: click.ClickException) -> None:
+def _say_usage_error(error: click.ClickException, verb: str = "") -> None:
     """As click does; what it quotes of the command line is made safe to print. What would have sent says it did not."""
     from cas.commands import SENDING
     from cas.findings import in_workflow
@@ -77,9 +77,8 @@ def _say_usage_error(error: click.ClickException) -> None:
 
     words = visible(error.format_message())
     words = defused(words) if in_workflow("auto", os.environ) else words
-    context: click.Context | None = getattr(error, "ctx", None)
-    click.UsageError(words, ctx=context).show(sys.stderr)
-    if context and context.info_name in SENDING:
+    click.UsageError(words, ctx=getattr(error, "ctx", None)).show(sys.stderr)
+    if verb in SENDING:
         sys.stderr.write("nothing was sent\n")
 
 
