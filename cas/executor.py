@@ -145,6 +145,7 @@ def _groups(items: Sequence[Parcel], world: World, content: Content, standing: S
     with ThreadPoolExecutor(max_workers=max(1, len(waiting))) as pool:
         while waiting or under_way:
             ready = [number for number, group in waiting.items() if not group.behind & (waiting.keys() | under_way)]
+            assert ready or under_way, "groups that wait for each other"
             for number in ready:
                 free = []
                 for item, reason in standing.told(waiting.pop(number)):

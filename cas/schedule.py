@@ -46,8 +46,13 @@ class Standing:
 
 
 def schedule(items: Sequence[Parcel]) -> list[Group]:
-    """All deliveries in groups. Whoever follows another in its lane waits for what that one waits for."""
+    """All deliveries in groups. Whoever follows another in its lane waits for what that one waits for.
+
+    A lane goes one way, the first of it, also where `peers.toml` has several names for one machine: between two ways,
+    lanes that cross would wait for each other.
+    """
     groups: dict[tuple[object, ...], int] = {}
+    ways: dict[str, tuple[object, ...]] = {}
     found: list[Group] = []
     of_send: dict[str, set[int]] = {}
     inherited: dict[str, frozenset[str]] = {}
@@ -56,7 +61,8 @@ def schedule(items: Sequence[Parcel]) -> list[Group]:
         delivery = item.delivery
         after = inherited.get(delivery.lane, frozenset()) | frozenset(delivery.after)
         inherited[delivery.lane] = after
-        number = groups.setdefault((*_way(delivery), after), len(found))
+        way = ways.setdefault(delivery.lane, _way(delivery))
+        number = groups.setdefault((*way, after), len(found))
         if number == len(found):
             found.append(Group(after=after))
         found[number].items.append(item)

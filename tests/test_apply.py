@@ -376,6 +376,24 @@ def test_a_failure_blocks_its_lane_whatever_name_the_inbox_was_given(
     assert outcomes(run) == {"one@local.docs": "failed", "two@local.twin": "blocked"}
 
 
+def test_lanes_that_cross_between_two_names_of_one_machine_are_kept_and_end(
+    cas: Callable[..., Run], home: Home, peer: Forge, message: Callable[..., Path], pairs: Pairs, tmp_path: Path
+):
+    other_file = shutil.copy(peer.identity_file, tmp_path / "other_key")
+    home.peers(peer.toml() + peer.toml(identity_file=str(other_file)).replace("forge", "smithy"))
+    sends = []
+    for talk, first, second in (("one", "forge", "smithy"), ("two", "smithy", "forge")):
+        for sequence, machine in ((1, first), (2, second)):
+            name = f"{talk}-{sequence}"
+            message(f"{name}.org", conversation_id=talk, sequence=sequence)
+            sends.append(f"  - {{id: {name}, destination: {machine}.docs, message: {name}.org}}\n")
+    Path("m.yaml").write_text("cas: 1\ndefaults: {sign: false}\nsends:\n" + "".join(sends), encoding="utf-8")
+
+    assert cas("apply", "m.yaml").code == 0
+
+    assert len(pairs(peer.inbox("docs"))) == 4
+
+
 def test_a_failure_here_and_one_there_end_with_3(cas: Callable[..., Run], home: Home, message: Callable[..., Path]):
     home.peers('[peers.forge]\nhost = "127.0.0.1"\nport = 1\n')
     _not_a_folder(home, "docs")
