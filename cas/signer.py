@@ -1,7 +1,4 @@
-"""Signatures, by gpg: which key signs, and what it says of some bytes. Starts gpg; writes nothing.
-
-What counts is gpg's status lines (its file doc/DETAILS), not its exit code.
-"""
+"""The signer: which key signs, and what it says of some bytes. Starts gpg; writes nothing."""
 
 from __future__ import annotations
 
@@ -12,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from cas import gpg
 from cas.errors import SigningError
 
 FINGERPRINT = re.compile(r"[0-9A-F]{40}|[0-9A-F]{64}")
-TIMEOUT = 30
-TIMEOUT_WITH_PINENTRY = 300
 UNUSABLE = frozenset("idren")  # invalid, disabled, revoked, expired, not valid
 STATES = {"i": "is invalid", "d": "is disabled", "r": "is revoked", "e": "has expired", "n": "is not valid"}
 NO_KEY = (
@@ -78,7 +74,7 @@ class Signer:
                 )
             finally:
                 os.close(write)
-            status = [line.split()[1:] for line in status_file.read().decode("utf-8", "replace").split("\n") if line]
+            status = gpg.statuses(status_file.read())
         made = [fields[6] for fields in status if fields[:1] == ["SIG_CREATED"] and len(fields) > 6]
         if len(made) != 1 or not result.stdout.startswith(b"-----BEGIN PGP SIGNATURE-----"):
             raise self._failure(fingerprint, result, status)
@@ -98,7 +94,7 @@ class Signer:
                 env=dict(self.environment),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=TIMEOUT,
+                timeout=gpg.TIMEOUT,
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired):
@@ -123,30 +119,11 @@ class Signer:
         return [line.split(":") for line in result.stdout.decode("utf-8", "replace").split("\n") if line]
 
     def _run(
-        self, arguments: Sequence[str], *, content: bytes = b"", keep: tuple[int, ...] = ()
+        self, arguments: Sequence[str], *, content: bytes = b"", keep: Sequence[int] = ()
     ) -> subprocess.CompletedProcess[bytes]:
-        quiet = () if self.interactive else ("--batch", "--no-tty", "--pinentry-mode", "error")
-        try:
-            return subprocess.run(
-                [self.program, *quiet, "--no-auto-check-trustdb", *arguments],
-                input=content,
-                env={**self.environment, "LC_ALL": "C.UTF-8"},
-                capture_output=True,
-                pass_fds=keep,
-                timeout=TIMEOUT_WITH_PINENTRY if self.interactive else TIMEOUT,
-                check=False,
-            )
-        except FileNotFoundError as error:
-            hint = "install GnuPG, or send unsigned with --no-sign"
-            raise SigningError(f"`{self.program}` is not installed", code="no-gpg", hint=hint) from error
-        except OSError as error:
-            raise SigningError(f"`{self.program}` cannot be started: {error.strerror}", code="no-gpg") from error
-        except subprocess.TimeoutExpired as error:
-            raise SigningError(
-                "gpg gave no answer in time",
-                code="gpg-timeout",
-                hint="see whether its agent hangs: gpgconf --kill gpg-agent",
-            ) from error
+        return gpg.run(
+            arguments, self.environment, content=content, keep=keep, interactive=self.interactive, program=self.program
+        )
 
     def _failure(
         self, fingerprint: str, result: subprocess.CompletedProcess[bytes], status: Sequence[Sequence[str]]

@@ -25,6 +25,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "plan_file",
         "starter",
         "explanations",
+        "verdict",
     ),
     2: (
         "drafts",
@@ -41,7 +42,9 @@ FLOORS: dict[int, tuple[str, ...]] = {
     3: ("output",),
     4: (
         "loader",
+        "gpg",
         "signer",
+        "verifier",
         "halt",
         "failed_sends",
         "ledger",

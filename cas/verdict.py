@@ -1,0 +1,90 @@
+"""Verdicts: what gpg's status lines say of a signature, as one answer. Pure.
+
+The lines are those of gpg's file doc/DETAILS. A signature is good only where there is one, it fits, and neither it nor
+its key has expired or was revoked: gpg's exit code says less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+NO_PUBLIC_KEY = "9"
+"""As ERRSIG has it, in its sixth field."""
+OF_DOCUMENTS = frozenset({"00", "01"})
+"""Classes of signatures (RFC 4880, 5.2.1): of a document's bytes, or of its text. Others certify keys."""
+
+
+class State(Enum):
+    """What there is to say of some bytes and what is to be their signature."""
+
+    GOOD = "good"
+    BAD = "bad"
+    EXPIRED = "expired-signature"
+    EXPIRED_KEY = "expired-key"
+    REVOKED_KEY = "revoked-key"
+    UNKNOWN_KEY = "unknown-key"
+    SEVERAL = "several-signatures"
+    NONE = "no-signature"
+    UNREADABLE = "unreadable-signature"
+
+
+TOLD = {
+    "GOODSIG": State.GOOD,
+    "BADSIG": State.BAD,
+    "EXPSIG": State.EXPIRED,
+    "EXPKEYSIG": State.EXPIRED_KEY,
+    "REVKEYSIG": State.REVOKED_KEY,
+    "ERRSIG": State.UNREADABLE,
+}
+WORDS = {
+    State.GOOD: "is signed by {key}",
+    State.BAD: "does not fit its signature, by {key}: one of the two was changed",
+    State.EXPIRED: "has a signature by {key} that has expired",
+    State.EXPIRED_KEY: "is signed by {key}, which has expired",
+    State.REVOKED_KEY: "is signed by {key}, which was revoked",
+    State.UNKNOWN_KEY: "is signed by {key}, which is not among the public keys here",
+    State.SEVERAL: "has several signatures, and nobody can say which of them counts",
+    State.NONE: "has no signature",
+    State.UNREADABLE: "has a signature that gpg cannot read",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`key`: the primary key's fingerprint; of a key that is not known, what the signature calls it; else None.
+
+    `user`: the name that the key has here, as gpg gives it.
+    """
+
+    state: State
+    key: str | None = None
+    user: str | None = None
+
+    @property
+    def good(self) -> bool:
+        return self.state is State.GOOD
+
+    def __str__(self) -> str:
+        """What is to be said after "the message"."""
+        key = f"the key {self.key}" if self.key else "an unknown key"
+        return WORDS[self.state].format(key=f"{key} ({self.user})" if self.user else key)
+
+
+def verdict(lines: Sequence[Sequence[str]]) -> Verdict:
+    """The words of gpg's status lines for one detached signature into what they say together."""
+    told = [line for line in lines if line and line[0] in TOLD]
+    valid = [line for line in lines if line and line[0] == "VALIDSIG"]
+    if not told:
+        return Verdict(state=State.NONE if any(line[:1] == ["NODATA"] for line in lines) else State.UNREADABLE)
+    if len(told) > 1 or len(valid) > 1 or sum(line[:1] == ["NEWSIG"] for line in lines) > 1:
+        return Verdict(state=State.SEVERAL)
+    (word, *rest), state = told[0], TOLD[told[0][0]]
+    if word == "ERRSIG":
+        known = rest[6] if len(rest) > 6 and rest[6] != "-" else rest[0] if rest else None
+        return Verdict(state=State.UNKNOWN_KEY if rest[5:6] == [NO_PUBLIC_KEY] else state, key=known)
+    key = valid[0][-1] if valid else rest[0] if rest else None
+    if state is State.GOOD and not (valid and len(valid[0]) > 10 and valid[0][9] in OF_DOCUMENTS):
+        return Verdict(state=State.UNREADABLE)
+    return Verdict(state=state, key=key, user=" ".join(rest[1:]) or None)
