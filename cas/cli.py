@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from cas import __version__
-from cas.errors import CasError, ExitCode
+from cas import __version__, cli_mail
+from cas.errors import ExitCode
+from cas.options import FOLDER, PATHS, AsPath, age, with_choice, with_limits, with_reports, with_surroundings
 from cas.signals import Interrupted, raised
 
 if TYPE_CHECKING:
-    from datetime import timedelta
     from pathlib import Path
 
     from cas.output.console import Console
@@ -28,19 +28,6 @@ EPILOG = (
 )
 
 MESSAGE_TYPES = ("request", "progress", "query", "pushback", "complete", "release", "escalate")
-
-
-class _AsPath(click.Path):
-    """A path as click checks it, and as a `Path`; without loading that class for those who only want help."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        from pathlib import Path
-
-        return Path(super().convert(value, param, ctx))  # type: ignore[arg-type]
-
-
-FOLDER = _AsPath(file_okay=False)
-PATHS = click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=_AsPath())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,178 +90,6 @@ def cas() -> None:
     """
 
 
-def _standing_for(
-    command: Callable[..., int], run: Callable[..., int], *options: Callable[..., Any]
-) -> Callable[..., int]:
-    """`run` in a command's place: with its name, its words and its options, after these of its own."""
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    for option in reversed(options):
-        option(run)
-    return run
-
-
-def _with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
-    """The options that every verb has; the verb gets `around` and `console` for them."""
-
-    def run(
-        *,
-        output: str,
-        config_dir: Path | None,
-        state_dir: Path | None,
-        quiet: bool,
-        verbose: bool,
-        color: str,
-        diagnostics: str,
-        **given: Any,
-    ) -> int:
-        from pathlib import Path
-
-        from cas import findings
-        from cas.commands import refused
-        from cas.output.console import Console, Form
-        from cas.surroundings import read_surroundings
-
-        plain = not sys.stderr.isatty() or os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
-        colored = color == "always" or (color == "auto" and not plain)
-        workflow = findings.in_workflow(diagnostics, os.environ)
-        console = Console(
-            out=sys.stdout,
-            err=sys.stderr,
-            form=Form(output),
-            quiet=quiet,
-            verbose=verbose,
-            color=colored,
-            workflow=workflow,
-            shown=findings.view(diagnostics, Path.cwd, workflow=workflow),
-        )
-        try:
-            return command(around=read_surroundings(config_dir, state_dir), console=console, **given)
-        except CasError as error:
-            return refused(run.__name__, error, console)
-        finally:
-            console.end()
-
-    return _standing_for(
-        command,
-        run,
-        click.option(
-            "--output",
-            type=click.Choice(["text", "json", "jsonl"]),
-            default="text",
-            show_default=True,
-            help="What standard output holds.",
-        ),
-        click.option(
-            "--config-dir", type=FOLDER, help="Instead of ~/.config/cross-agent-comms; a HALT there counts still."
-        ),
-        click.option("--state-dir", type=FOLDER, help="Instead of ~/.local/state/cross-agent-comms."),
-        click.option("--quiet", is_flag=True, help="Results and errors only."),
-        click.option("--verbose", is_flag=True, help="Every event, a line each."),
-        click.option(
-            "--diagnostics",
-            type=click.Choice(["auto", "text", "github"]),
-            default="auto",
-            help="How findings are shown; auto: for GitHub where GITHUB_ACTIONS is true.",
-        ),
-        click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Also: NO_COLOR."),
-    )
-
-
-def _limits(command: Callable[..., int]) -> Callable[..., int]:
-    """The options of the verbs that send; the verb gets `limits` for them."""
-
-    def run(*, deadline: int | None, lock_timeout: int, parallel: int, **given: Any) -> int:
-        from cas.run import Limits
-
-        return command(limits=Limits(deadline=deadline, lock_timeout=lock_timeout, parallel=parallel), **given)
-
-    return _standing_for(
-        command,
-        run,
-        click.option(
-            "--deadline", type=click.IntRange(1, 604_800), metavar="SECONDS", help="When the whole run has to end."
-        ),
-        click.option(
-            "--parallel",
-            type=click.IntRange(1, 1_000),
-            default=16,
-            show_default=True,
-            metavar="N",
-            help="How many hosts are delivered to at once.",
-        ),
-        click.option(
-            "--lock-timeout",
-            type=click.IntRange(0, 86_400),
-            default=30,
-            show_default=True,
-            metavar="SECONDS",
-            help="How long to wait for another run to the same inbox.",
-        ),
-    )
-
-
-def _reports(command: Callable[..., int]) -> Callable[..., int]:
-    """The option for reports of the verbs that send; they are written however the verb ends."""
-
-    def run(*, report: tuple[str, ...], around: Surroundings, console: Console, **given: Any) -> int:
-        if not report and not around.environment.get("GITHUB_STEP_SUMMARY"):
-            return command(around=around, console=console, **given)
-        from cas import reporting
-
-        return reporting.reported(
-            run.__name__, report, around, console, lambda: command(around=around, console=console, **given)
-        )
-
-    return _standing_for(
-        command,
-        run,
-        click.option(
-            "--report",
-            multiple=True,
-            metavar="FORM=FILE",
-            help="Also write what came of it: junit, markdown, json or jsonl.",
-        ),
-    )
-
-
-def _choice(command: Callable[..., int]) -> Callable[..., int]:
-    """The options of the verbs that read manifests; the verb gets `choice` for them."""
-
-    def run(
-        *,
-        tags: tuple[str, ...],
-        skip_tags: tuple[str, ...],
-        only: tuple[str, ...],
-        limit: tuple[str, ...],
-        var: tuple[str, ...],
-        vars_file: tuple[Path, ...],
-        **given: Any,
-    ) -> int:
-        from cas.preparation import Choice
-        from cas.selection import Selection
-
-        selection = Selection(tags=_words(tags), skip_tags=_words(skip_tags), only=only, limit=limit)
-        return command(choice=Choice(selection=selection, variables=var, variable_files=vars_file), **given)
-
-    return _standing_for(
-        command,
-        run,
-        click.option("--tags", multiple=True, metavar="TAGS", help="Only sends with one of these tags: a,b."),
-        click.option("--skip-tags", multiple=True, metavar="TAGS", help="No sends with one of these tags: a,b."),
-        click.option("--only", multiple=True, metavar="ID", help="Only this send, or this item or delivery of it."),
-        click.option("--limit", multiple=True, metavar="PATTERN", help="Only destinations such as `laptop.*`."),
-        click.option("--var", multiple=True, metavar="NAME=VALUE", help="The value of a variable."),
-        click.option(
-            "--vars-file", multiple=True, type=_AsPath(), metavar="FILE", help="Values of variables, in YAML."
-        ),
-    )
-
-
-def _words(given: Sequence[str]) -> tuple[str, ...]:
-    return tuple(word for one in given for word in one.split(",") if word)
-
-
 @cas.command()
 @click.argument("destination")
 @click.argument("message", metavar="MESSAGE_FILE")
@@ -284,9 +99,9 @@ def _words(given: Sequence[str]) -> tuple[str, ...]:
     "--retries", type=click.IntRange(0, 100), metavar="N", help="Retries between machines (3), after 5, 30, 120 s."
 )
 @click.option("--sender", metavar="NAME", help="Who sends, instead of the project of the working folder.")
-@_with_surroundings
-@_reports
-@_limits
+@with_surroundings
+@with_reports
+@with_limits
 def send(
     destination: str,
     message: str,
@@ -325,8 +140,8 @@ def send(
 @cas.command()
 @PATHS
 @click.option("--each", is_flag=True, help="Each manifest by itself; YAML without the key `cas` is passed over.")
-@_with_surroundings
-@_choice
+@with_surroundings
+@with_choice
 def validate(paths: tuple[Path, ...], *, each: bool, choice: Choice, around: Surroundings, console: Console) -> int:
     """Check manifests: all that can be known offline, all at once."""
     from cas import commands
@@ -345,8 +160,8 @@ def validate(paths: tuple[Path, ...], *, each: bool, choice: Choice, around: Sur
 @click.option("--ttl", default="24h", show_default=True, metavar="AGE", help="When it expires: 24h, 30m; 0 for never.")
 @click.option("--diff", is_flag=True, help="What is new, in full; with an older plan among PATH, what has changed.")
 @click.option("--detailed-exitcode", is_flag=True, help="End with 10 where there is something to send.")
-@_with_surroundings
-@_choice
+@with_surroundings
+@with_choice
 def plan(
     paths: tuple[Path, ...],
     *,
@@ -372,7 +187,7 @@ def plan(
         paths=paths,
         file=file,
         at=at,
-        ttl=None if ttl == "0" else _age(ttl, "--ttl"),
+        ttl=None if ttl == "0" else age(ttl, "--ttl"),
         diff=diff,
         detailed=detailed_exitcode,
     )
@@ -380,8 +195,8 @@ def plan(
 
 
 @cas.command()
-@click.argument("plan", type=_AsPath())
-@_with_surroundings
+@click.argument("plan", type=AsPath())
+@with_surroundings
 def show(plan: Path, *, around: Surroundings, console: Console) -> int:
     """Show a plan file, also one that has expired or that a later cas has made."""
     from cas import planning
@@ -392,10 +207,10 @@ def show(plan: Path, *, around: Surroundings, console: Console) -> int:
 @cas.command()
 @PATHS
 @click.option("--root", type=FOLDER, help="Where the files are that a plan was made from; else the working folder.")
-@_with_surroundings
-@_reports
-@_choice
-@_limits
+@with_surroundings
+@with_reports
+@with_choice
+@with_limits
 def apply(
     paths: tuple[Path, ...],
     *,
@@ -418,7 +233,7 @@ def apply(
 
 @cas.command()
 @click.argument("name")
-@_with_surroundings
+@with_surroundings
 def schema(name: str, *, around: Surroundings, console: Console) -> int:
     """Print a JSON Schema, such as `manifest`."""
     from cas import commands
@@ -429,7 +244,7 @@ def schema(name: str, *, around: Surroundings, console: Console) -> int:
 
 @cas.command()
 @click.argument("folder", default=".", type=FOLDER)
-@_with_surroundings
+@with_surroundings
 def init(folder: Path, *, around: Surroundings, console: Console) -> int:
     """Write a first manifest and a message into FOLDER, and a peers.toml where there is none. They work as they are.
 
@@ -443,13 +258,13 @@ def init(folder: Path, *, around: Surroundings, console: Console) -> int:
 
 
 @cas.command()
-@click.argument("file", required=False, type=_AsPath(allow_dash=True))
+@click.argument("file", required=False, type=AsPath(allow_dash=True))
 @click.option("--type", "kind", type=click.Choice(MESSAGE_TYPES), help="By default request, or what suits a reply.")
 @click.option("--conversation", metavar="ID", help="By default the file's name and the day, as review-20261123.")
 @click.option("--sequence", type=click.IntRange(0, 999_999_999), metavar="N", help="By default 1, or the next one.")
-@click.option("--reply-to", type=_AsPath(), metavar="MESSAGE_FILE", help="Go on with this message's conversation.")
+@click.option("--reply-to", type=AsPath(), metavar="MESSAGE_FILE", help="Go on with this message's conversation.")
 @click.option("--body", metavar="BODY_FILE", help="What it says: a file, or `-` for standard input.")
-@_with_surroundings
+@with_surroundings
 def new(
     file: Path | None,
     *,
@@ -485,7 +300,7 @@ def new(
 
 @cas.command()
 @click.argument("codes", nargs=-1, metavar="[CODE…]")
-@_with_surroundings
+@with_surroundings
 def explain(codes: tuple[str, ...], *, around: Surroundings, console: Console) -> int:
     """Say what a finding's code means, with an example, and what mends it. Without CODE: list all.
 
@@ -500,7 +315,7 @@ def explain(codes: tuple[str, ...], *, around: Surroundings, console: Console) -
 
 
 @cas.command()
-@_with_surroundings
+@with_surroundings
 def demo(*, around: Surroundings, console: Console) -> int:
     """Show cas at work, with a throw-away key, an inbox here and one behind an sshd of its own. Leaves nothing."""
     from cas import commands
@@ -516,7 +331,7 @@ def demo(*, around: Surroundings, console: Console) -> int:
     show_default=True,
     help="What is counted together.",
 )
-@_with_surroundings
+@with_surroundings
 def status(*, by: str, around: Surroundings, console: Console) -> int:
     """Show what was delivered from here, and what is open."""
     from cas import upkeep
@@ -525,12 +340,12 @@ def status(*, by: str, around: Surroundings, console: Console) -> int:
 
 
 @cas.command()
-@click.argument("markers", nargs=-1, metavar="[MARKER…]", type=_AsPath())
+@click.argument("markers", nargs=-1, metavar="[MARKER…]", type=AsPath())
 @click.option("--all", "everything", is_flag=True, help="All that is open.")
 @click.option("--anew", is_flag=True, help="Give up what stands in the inbox, and deliver as something new.")
-@_with_surroundings
-@_reports
-@_limits
+@with_surroundings
+@with_reports
+@with_limits
 def retry(
     markers: tuple[Path, ...],
     *,
@@ -557,19 +372,13 @@ def retry(
 
 @cas.command()
 @click.option("--older-than", required=True, metavar="AGE", help="Such as 30d, 12h or 90m.")
-@_with_surroundings
+@with_surroundings
 def prune(*, older_than: str, around: Surroundings, console: Console) -> int:
     """Clear old rows, receipts and markers. A manifest applied again after that is delivered again."""
     from cas import upkeep
 
-    return upkeep.prune(_age(older_than, "--older-than"), around, console)
+    return upkeep.prune(age(older_than, "--older-than"), around, console)
 
 
-def _age(text: str, option: str) -> timedelta:
-    from datetime import timedelta
-
-    units = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
-    number, unit = text[:-1], text[-1:]
-    if unit not in units or not number.isdecimal() or not number.isascii() or len(number) > 6:
-        raise click.BadParameter("an age is a number and d, h, m or s, such as 30d", param_hint=option)
-    return timedelta(seconds=int(number) * units[unit])
+for verb in cli_mail.VERBS:
+    cas.add_command(verb)

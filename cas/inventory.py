@@ -11,7 +11,7 @@ from typing import Any
 
 from cas.diagnostics import MOST_FINDINGS, Diagnostic, InvalidInput, Place, Severity, decoded, listed, suggestion
 from cas.errors import ExitCode
-from cas.names import NAME_RULE, is_machine, is_name
+from cas.names import NAME_RULE, full_fingerprint, is_machine, is_name
 
 LOCAL = "local"
 GROUP = "@"
@@ -63,7 +63,8 @@ class Policy:
 class Inventory:
     """All that peers.toml says. `inboxes`: the inbox path of each project that has one of its own.
 
-    `groups`: the destinations of each group, with those of the groups in it.
+    `groups`: the destinations of each group, with those of the groups in it. `senders`: the full fingerprints of the
+    keys that speak for each project that has a table there.
     """
 
     file: str
@@ -71,6 +72,7 @@ class Inventory:
     inboxes: Mapping[str, str] = field(default_factory=dict)
     policy: Policy = field(default_factory=Policy)
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    senders: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,12 +183,17 @@ def parse(content: bytes, *, file: str) -> tuple[Inventory, tuple[Diagnostic, ..
     inboxes = {name: _inbox(name, project, reader) for name, project in projects.items()}
     policy = _policy(reader.table(tables.get("policy", {}), "policy"), reader)
     groups = _groups(reader.table(tables.get("groups", {}), "groups"), reader)
+    senders = {
+        name: _keys(name, reader.table(table, "senders", name), reader)
+        for name, table in reader.tables(tables, "senders")
+    }
     reader.unknown(tables, TABLES)
     errors = [found for found in reader.found if found.severity is Severity.ERROR]
     if errors:
         raise InvalidInput(reader.found)
     inboxes_said = {name: inbox for name, inbox in inboxes.items() if inbox is not None}
-    return Inventory(file=file, peers=peers, inboxes=inboxes_said, policy=policy, groups=groups), tuple(reader.found)
+    inventory = Inventory(file=file, peers=peers, inboxes=inboxes_said, policy=policy, groups=groups, senders=senders)
+    return inventory, tuple(reader.found)
 
 
 class _Reader:
@@ -224,8 +231,8 @@ class _Reader:
         for key in (key for key in table if key not in known):
             self.warn((*path, key), "is not known, and counts for nothing", suggestion(key, known))
 
-    def warn(self, path: tuple[str, ...], reason: str, hint: str | None) -> None:
-        self._find("unknown-key", path, reason, hint, Severity.WARNING)
+    def warn(self, path: tuple[str, ...], reason: str, hint: str | None, code: str = "unknown-key") -> None:
+        self._find(code, path, reason, hint, Severity.WARNING)
 
     def wrong(self, path: tuple[str, ...], reason: str, hint: str | None = None, code: str = "invalid-peers") -> None:
         self._find(code, path, reason, hint, Severity.ERROR)
@@ -321,11 +328,20 @@ def _groups(table: Mapping[str, Any], reader: _Reader) -> dict[str, tuple[str, .
     return _flat([name for name in order if name in lists], lists, reader)
 
 
-def _members(name: str, table: Mapping[str, Any], reader: _Reader) -> list[str]:
-    def fits(value: Any) -> bool:
-        return isinstance(value, list) and all(isinstance(one, str) and one for one in value)
+def _keys(name: str, table: Mapping[str, Any], reader: _Reader) -> frozenset[str]:
+    """Whose signature speaks for a project: whole fingerprints, as anybody may make a key with another's name."""
+    reader.unknown(table, ("keys",), "senders", name)
+    path = ("senders", name, "keys")
+    found = reader.take(table, path, _is_texts, "a list of keys")
+    whole = {key: full_fingerprint(key) for key in found or ()}
+    for key in (key for key, fingerprint in whole.items() if fingerprint is None):
+        reason = f"holds `{key[:LONGEST_SHOWN]}`, which is no whole fingerprint, and counts for nothing"
+        reader.warn(path, reason, f"gpg --fingerprint -- '{key[:LONGEST_SHOWN]}'", "short-key")
+    return frozenset(fingerprint for fingerprint in whole.values() if fingerprint)
 
-    found = reader.take(table, ("groups", name), fits, "a list of destinations and groups")
+
+def _members(name: str, table: Mapping[str, Any], reader: _Reader) -> list[str]:
+    found = reader.take(table, ("groups", name), _is_texts, "a list of destinations and groups")
     return [one if "." in one or one.startswith(GROUP) else f"{GROUP}{one}" for one in found or ()]
 
 
@@ -353,6 +369,10 @@ def _text(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
 
 def _is_path(value: Any) -> bool:
     return _text(PLAIN)(value) and value.startswith(("/", "~/")) and value.rstrip("/") not in ("", "~")
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) and one for one in value)
 
 
 def _is_bool(value: Any) -> bool:

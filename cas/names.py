@@ -16,6 +16,7 @@ CANONICAL = re.compile(r"\d{8}T\d{6}Z-from-[A-Za-z0-9][A-Za-z0-9._-]*\.org", re.
 LONGEST_CANONICAL = 240
 SIGNATURE_SUFFIX = ".asc"
 LEDGER = "ledger.sqlite"
+FINGERPRINT = re.compile(r"[0-9A-F]{40}|[0-9A-F]{64}")
 LAST_YEAR = 9999  # after it, no name could be later
 MOMENT = "%Y%m%dT%H%M%SZ"
 MOMENT_LENGTH = len("20261123T013133Z")
@@ -29,6 +30,12 @@ def is_machine(text: str) -> bool:
 def is_name(text: str) -> bool:
     """Whether a text can name a project, a sender or a conversation."""
     return len(text) <= LONGEST and NAME.fullmatch(text) is not None and ".." not in text
+
+
+def full_fingerprint(text: str) -> str | None:
+    """A key's fingerprint in one piece, as gpg prints it, where a text is a whole one, also in groups or after `0x`."""
+    plain = text.upper().replace(" ", "").removeprefix("0X")
+    return plain if FINGERPRINT.fullmatch(plain) else None
 
 
 def nearest_name(text: str, longest: int = LONGEST) -> str:

@@ -11,8 +11,8 @@ from itertools import pairwise
 
 from cas import gpg
 from cas.errors import SigningError
+from cas.names import full_fingerprint
 
-FINGERPRINT = re.compile(r"[0-9A-F]{40}|[0-9A-F]{64}")
 UNUSABLE = frozenset("idren")  # invalid, disabled, revoked, expired, not valid
 STATES = {"i": "is invalid", "d": "is disabled", "r": "is revoked", "e": "has expired", "n": "is not valid"}
 NO_KEY = (
@@ -35,8 +35,8 @@ class Signer:
 
         A full fingerprint is taken as it is, without asking gpg. Raises SigningError.
         """
-        if name is not None and FINGERPRINT.fullmatch(plain := name.upper().replace(" ", "").removeprefix("0X")):
-            return plain
+        if name is not None and (whole := full_fingerprint(name)):
+            return whole
         names = [name] if name is not None else self._default_names()
         keys = [key for wanted in names for key in self._secret_keys(wanted)]
         if name is None:

@@ -139,8 +139,9 @@ def tried(example: Example, home: Home, cas: Callable[..., Run], message: Callab
     message("hello.org")
     home.config.mkdir(parents=True)
     for name, text in example.files or ():
-        folder = home.config if name in ("peers.toml", "HALT") else Path()
-        folder.joinpath(name).write_text(text, encoding="utf-8")
+        path = (home.config if name in ("peers.toml", "HALT") else Path()) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
     run = Run(code=-1, out="", err="")
     for command in example.run.split(" && "):
         if command.startswith("cas "):

@@ -117,7 +117,25 @@ def test_windows_line_ends_do_not_matter():
 
 
 def test_groups_and_senders_are_known_by_name():
-    parsed('[groups]\nall = ["forge.site"]\n[senders.builder]\nkeys = ["AB"]\n')
+    key = "5CA7F1CE5E8E605E770C0236B4B61A2737D6A700"
+    inventory = parsed(f'[groups]\nall = ["forge.site"]\n[senders.builder]\nkeys = ["0x{key.lower()}"]\n')
+
+    assert inventory.senders == {"builder": frozenset({key})}
+
+
+def test_a_key_that_is_no_whole_fingerprint_speaks_for_nobody():
+    found = warning('[senders.builder]\nkeys = ["builder@example.org"]\n')
+
+    assert (found.code, found.place.line) == ("short-key", 2)
+    assert "counts for nothing" in found.message
+    assert read('[senders.builder]\nkeys = ["AB"]\n')[0].senders == {"builder": frozenset()}
+
+
+@pytest.mark.parametrize("value", ["3", '"AB"', "[3]", '[""]'])
+def test_the_keys_of_a_sender_are_a_list_of_texts(value: str):
+    (found,) = findings(f"[senders.builder]\nkeys = {value}\n")
+
+    assert found.code == "invalid-peers"
 
 
 def test_a_project_without_an_inbox_has_the_usual_one():

@@ -26,6 +26,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "starter",
         "explanations",
         "verdict",
+        "arrival",
     ),
     2: (
         "drafts",
@@ -38,6 +39,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "planner",
         "comparison",
         "events",
+        "threads",
     ),
     3: ("output",),
     4: (
@@ -54,6 +56,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "confined",
         "patterns",
         "transports",
+        "inbox",
     ),
     5: ("parcel", "schedule", "intents", "batch", "signatures", "executor"),
     6: (
@@ -68,6 +71,10 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "findings",
         "commands",
         "planning",
+        "mail",
+        "watch",
+        "options",
+        "cli_mail",
         "cli",
         "receiver",
         "loopback",

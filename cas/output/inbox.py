@@ -1,0 +1,132 @@
+"""What has arrived, as people and programs read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+
+from cas.arrival import Arrival, Contents, Trust
+from cas.names import timestamp
+from cas.threads import MOST_SHOWN, Thread
+
+UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+
+
+def lines(found: Sequence[Thread], others: Contents, now: datetime) -> Iterator[str]:
+    """The conversations, each with its messages and what is missing of it; then what is no whole pair."""
+    for thread in found:
+        if thread.conversation is None:
+            yield "no conversation can be told:"
+        else:
+            yield thread.conversation + (f" (not here: {gaps(thread)})" if thread.gaps else "")
+        for arrival in thread.arrivals:
+            yield f"  {_head(arrival, now)}: {standing(arrival)}"
+            yield f"    {arrival.path}"
+            yield from (f"    {found.message}" for found in arrival.faults)
+    yield from (f"{name}: a signature whose message is not here" for name in others.alone)
+    yield from (f"{name}: {kind.value}, passed by" for name, kind in others.others)
+
+
+def gaps(thread: Thread) -> str:
+    """The numbers of a conversation that are not there, such as "2, 4-6"."""
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in thread.gaps[:MOST_SHOWN]]
+    return ", ".join(shown) + (", …" if len(thread.gaps) > MOST_SHOWN else "")
+
+
+def counted(arrivals: Sequence[Arrival]) -> str:
+    """How many there are, and of how many nobody can say who wrote them."""
+    if not arrivals:
+        return "no messages"
+    doubtful = sum(not trusted(arrival) for arrival in arrivals)
+    number = f"{len(arrivals)} message{'' if len(arrivals) == 1 else 's'}"
+    if all(arrival.trust is Trust.UNKNOWN for arrival in arrivals):
+        return f"{number}, not verified"
+    return number + (f", {doubtful} without a signature that counts" if doubtful else "")
+
+
+def trusted(arrival: Arrival) -> bool:
+    """Whether somebody is known to have signed it, and is not another than the one who is named."""
+    return arrival.trust in (Trust.SENDER, Trust.SIGNED)
+
+
+def standing(arrival: Arrival) -> str:
+    """Who sent it, as far as that can be known."""
+    named = f"named from {arrival.claimed}" if arrival.claimed else "named from nobody"
+    match arrival.trust:
+        case Trust.SENDER:
+            return f"from {arrival.claimed}"
+        case Trust.ANOTHER:
+            return f"{named}, {arrival.verdict}, which is none of its keys"
+        case Trust.UNKNOWN:
+            return f"{named}, {'signed, not verified' if arrival.signed else 'has no signature'}"
+        case _:
+            return f"{named}, {arrival.verdict}"
+
+
+def verified(arrival: Arrival, problem: str | None) -> str:
+    """A message's line of `cas verify`. `problem`: what is asked for beside a good signature, and is not so."""
+    word = "good" if trusted(arrival) and problem is None else "not good"
+    return f"{word}: {arrival.path}: {standing(arrival)}{f', {problem}' if problem else ''}"
+
+
+def announced(arrival: Arrival) -> str:
+    """A message's line of `cas watch`."""
+    message = arrival.message
+    what = f"{message.sequence} {message.type} of {message.conversation}" if message else "unreadable"
+    return f"{what}: {standing(arrival)}: {arrival.path}"
+
+
+def fields(arrival: Arrival) -> dict[str, object]:
+    """A message as JSON holds it."""
+    message, verdict = arrival.message, arrival.verdict
+    return {
+        "path": arrival.path,
+        "name": arrival.name,
+        "time": timestamp(arrival.time),
+        "archived": arrival.archived,
+        "bytes": arrival.size,
+        "named_from": arrival.claimed,
+        "conversation": message.conversation if message else None,
+        "type": message.type if message else None,
+        "sequence": message.sequence if message else None,
+        "timestamp": message.timestamp if message else None,
+        "digest": message.digest if message else None,
+        "faults": [found.message for found in arrival.faults],
+        "signature": verdict.state.value if verdict else "not-verified" if arrival.signed else "no-signature",
+        "key": verdict.key if verdict else None,
+        "user": verdict.user if verdict else None,
+        "trust": arrival.trust.value,
+    }
+
+
+def document(inbox: str, found: Iterable[Thread], others: Contents) -> dict[str, object]:
+    """An inbox as JSON holds it."""
+    return {
+        "format": "cas.inbox/1",
+        "inbox": inbox,
+        "conversations": [
+            {
+                "conversation": thread.conversation,
+                "missing": [list(gap) for gap in thread.gaps],
+                "messages": [fields(arrival) for arrival in thread.arrivals],
+            }
+            for thread in found
+        ],
+        "alone": list(others.alone),
+        "others": [{"name": name, "kind": kind.value} for name, kind in others.others],
+    }
+
+
+def _head(arrival: Arrival, now: datetime) -> str:
+    message = arrival.message
+    what = f"{message.sequence} {message.type}" if message else "unreadable"
+    return f"{what}, {age(now - arrival.time)}{', archived' if arrival.archived else ''}"
+
+
+def age(passed: timedelta) -> str:
+    """How long ago, in the largest unit that fits: "3 d ago"."""
+    seconds = int(passed.total_seconds())
+    if seconds < 0:
+        return "from the future"
+    number, unit = next(((seconds // size, unit) for size, unit in UNITS if seconds >= size), (seconds, "s"))
+    return f"{number} {unit} ago"
