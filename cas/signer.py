@@ -68,17 +68,7 @@ class Signer:
 
     def sign(self, content: bytes, fingerprint: str) -> bytes:
         """The armoured detached signature of `content` by that key or a subkey of it. Raises SigningError."""
-        read, write = os.pipe()
-        with open(read, "rb") as status_file:
-            try:
-                result = self._run(
-                    ("--status-fd", str(write), "-u", fingerprint, "--detach-sign", "--armor", "-o", "-"),
-                    content=content,
-                    keep=(write,),
-                )
-            finally:
-                os.close(write)
-            status = [line.split()[1:] for line in status_file.read().decode("utf-8", "replace").split("\n") if line]
+        result, status = self.told("-u", fingerprint, "--detach-sign", "--armor", "-o", "-", content=content)
         made = [fields[6] for fields in status if fields[:1] == ["SIG_CREATED"] and len(fields) > 6]
         if len(made) != 1 or not result.stdout.startswith(b"-----BEGIN PGP SIGNATURE-----"):
             raise self._failure(fingerprint, result, status)
@@ -89,6 +79,19 @@ class Signer:
                 hint="see `default-key` and `local-user` in gpg.conf",
             )
         return result.stdout
+
+    def told(
+        self, *arguments: str, content: bytes = b"", keep: tuple[int, ...] = ()
+    ) -> tuple[subprocess.CompletedProcess[bytes], list[list[str]]]:
+        """What gpg gives, and the words of its status lines. `keep`: handles that it has too. Raises SigningError."""
+        read, write = os.pipe()
+        with open(read, "rb") as status_file:
+            try:
+                result = self._run(("--status-fd", str(write), *arguments), content=content, keep=(write, *keep))
+            finally:
+                os.close(write)
+            lines = status_file.read().decode("utf-8", "replace").split("\n")
+        return result, [line.split()[1:] for line in lines if line]
 
     def _default_names(self) -> list[str]:
         """`default-key` of gpg.conf, as gpgconf(1) tells it: field 10, a list, strings opened by a quote."""
