@@ -370,6 +370,44 @@ def test_a_bundle_that_was_sealed_again_is_good(cas: Callable[..., Run], gnupg: 
     assert outcomes(cas("apply", bundle, "--output", "json")) == {"delivered": 2}
 
 
+def test_a_message_to_several_has_one_signature(cas: Callable[..., Run], gnupg: Key, manifest: Path):
+    text = manifest.read_text(encoding="utf-8").replace("local.docs,", "[local.docs, local.late],")
+    manifest.write_text(text, encoding="utf-8")
+    assert cas("plan", manifest, "--bundle", "b").code == 0
+    shutil.copy("b", "edited")
+    signer = Signer(environment=dict(os.environ))
+
+    def signed_again(body: dict[str, Any]) -> None:
+        time.sleep(1)  # a signature holds its second
+        content = base64.b64decode(first_message(body)["content"])
+        first_message(body)["signature"] = signer.sign(content, gnupg.fingerprint).decode()
+
+    resealed(Path("edited"), gnupg, signed_again)
+
+    refused(cas("apply", "edited"), "plan-malformed")
+    assert outcomes(cas("apply", "b", "--output", "json")) == {"delivered": 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda message: message.update(content=message["content"] + "\n"), "no base64"),
+        (lambda message: message.update(content=message["content"].removesuffix("=")[:-1] + "h="), "canonical"),
+        (lambda message: message.update(signature=message["signature"] + "\u00e9"), "not armoured"),
+        (lambda message: message.update(signature=message["signature"] * 2), "none that gpg can read"),
+        (lambda message: message.update(signature=message["signature"] + "A" * 17_000), "message.signature"),
+    ],
+)
+def test_a_bundle_has_one_form_of_everything(
+    cas: Callable[..., Run], gnupg: Key, bundle: Path, change: Change, said: str
+):
+    resealed(bundle, gnupg, lambda body: change(body["deliveries"][0]["message"]))
+
+    run = cas("apply", bundle)
+
+    assert (run.code, said in run.err) == (6, True), run.err
+
+
 def test_a_key_given_twice_is_refused(cas: Callable[..., Run], bundle: Path):
     bundle.write_bytes(bundle.read_bytes().replace(b'"content":"', b'"content":"AA==","content":"', 1))
 
