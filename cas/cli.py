@@ -367,7 +367,7 @@ def plan(
 
     \b
     cas plan release.yaml                            what would be sent
-    cas plan release.yaml -o release.plan            to be applied later, elsewhere
+    cas plan release.yaml -o release.plan            to be applied later
     cas plan release.yaml --bundle release.bundle    the same, signed already
     cas plan release.yaml --diff release.plan        what has changed since
     """
