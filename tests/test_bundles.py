@@ -408,6 +408,14 @@ def test_a_bundle_has_one_form_of_everything(
     assert (run.code, said in run.err) == (6, True), run.err
 
 
+def test_an_id_given_twice_is_refused(cas: Callable[..., Run], gnupg: Key, bundle: Path):
+    resealed(bundle, gnupg, lambda body: body["deliveries"][1].update(id=body["deliveries"][0]["id"]))
+
+    run = cas("apply", bundle)
+
+    assert (run.code, "an id is given twice" in run.err) == (6, True), run.err
+
+
 def test_a_key_given_twice_is_refused(cas: Callable[..., Run], bundle: Path):
     bundle.write_bytes(bundle.read_bytes().replace(b'"content":"', b'"content":"AA==","content":"', 1))
 
