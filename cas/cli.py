@@ -155,6 +155,12 @@ def validate(paths: tuple[Path, ...], *, each: bool, choice: Choice, around: Sur
     "-o", "file", metavar="FILE", help="Write the plan into FILE, which must not exist; `-`: standard output."
 )
 @click.option(
+    "--bundle",
+    metavar="FILE",
+    type=AsPath(),
+    help="Sign now, and write plan, messages and signatures into FILE: to be applied where no key is.",
+)
+@click.option(
     "--at", metavar="TIME", help="The plan's clock, as 2026-11-23T01:31:33Z. Else SOURCE_DATE_EPOCH, else now."
 )
 @click.option("--ttl", default="24h", show_default=True, metavar="AGE", help="When it expires: 24h, 30m; 0 for never.")
@@ -166,6 +172,7 @@ def plan(
     paths: tuple[Path, ...],
     *,
     file: str | None,
+    bundle: Path | None,
     at: str | None,
     ttl: str,
     diff: bool,
@@ -177,15 +184,21 @@ def plan(
     """Show what `apply` would send, or write it into a plan file. Sends nothing, connects to nothing.
 
     \b
-    cas plan release.yaml                        what would be sent
-    cas plan release.yaml -o release.plan        to be applied later, elsewhere
-    cas plan release.yaml --diff release.plan    what has changed since
+    cas plan release.yaml                            what would be sent
+    cas plan release.yaml -o release.plan            to be applied later
+    cas plan release.yaml --bundle release.bundle    the same, signed already
+    cas plan release.yaml --diff release.plan        what has changed since
     """
     from cas import planning
 
+    if file is not None and bundle is not None:
+        raise click.UsageError("-o and --bundle exclude each other: a bundle holds the plan")
+    if str(bundle) == "-":
+        raise click.UsageError("--bundle takes a file: standard output is no place for what may be sent by any reader")
     request = planning.PlanRequest(
         paths=paths,
         file=file,
+        bundle=bundle,
         at=at,
         ttl=None if ttl == "0" else age(ttl, "--ttl"),
         diff=diff,
@@ -229,6 +242,34 @@ def apply(
     from cas import commands
 
     return commands.apply(paths, choice, limits, around, console, root=root)
+
+
+@cas.command()
+@PATHS
+@click.option("--root", required=True, type=FOLDER, help="The tree: empty, or made here; or of the same plan.")
+@click.option("--inputs", type=FOLDER, help="Where the files are that a plan was made from; else the working folder.")
+@with_surroundings
+@with_reports
+@with_choice
+@with_limits
+def rehearse(
+    paths: tuple[Path, ...],
+    *,
+    root: Path,
+    inputs: Path | None,
+    choice: Choice,
+    limits: Limits,
+    around: Surroundings,
+    console: Console,
+) -> int:
+    """Do what `apply` would, with all of it, into a tree with a folder for each destination. Sends nothing.
+
+    \b
+    cas rehearse release.plan --root /tmp/rehearsal
+    """
+    from cas import rehearsal
+
+    return rehearsal.rehearse(paths, choice, limits, around, console, root=root, inputs=inputs)
 
 
 @cas.command()

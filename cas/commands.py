@@ -12,20 +12,19 @@ from cas.output import diagnostics as diagnostic_view
 from cas.output import plans as plan_view
 from cas.output.console import Console, Form
 from cas.output.result import ResultView, as_json
-from cas.plan import fields
 from cas.run import Limits, carried_out, world
 from cas.signer import Signer
 from cas.surroundings import Surroundings
 
 EXPLANATIONS = Path(__file__).with_name("explanations.toml")
-SENDING = frozenset({"send", "apply", "retry"})
+SENDING = frozenset({"send", "apply", "rehearse", "retry"})
 
 
 def send(request: preparation.SendRequest, limits: Limits, around: Surroundings, console: Console) -> int:
     """One message now: a manifest of one send, on the way that all manifests go."""
     _unless_halted(around)
     ready = preparation.of_one_send(request, around, _signer(around).fingerprint)
-    return _deliver("send", ready, limits, around, console)
+    return deliver("send", ready, limits, around, console)
 
 
 def apply(
@@ -38,21 +37,39 @@ def apply(
     root: Path | None = None,
 ) -> int:
     """Plan these manifests and deliver; or deliver what a plan file says, if all of it still holds."""
+    return deliver("apply", made_ready(paths, choice, around, inputs=root), limits, around, console)
+
+
+def made_ready(
+    paths: Sequence[Path],
+    choice: preparation.Choice,
+    around: Surroundings,
+    *,
+    inputs: Path | None,
+    option: str = "--root",
+) -> preparation.Ready:
+    """The plan of these manifests, or that of a plan file or bundle, proved; not where HALT is set.
+
+    `inputs`: where the files are that a plan was made from, None for the working folder; `option` has said so.
+    """
     plans = loader.plans_among(paths)
-    if not plans and root is not None:
-        raise UsageError("`--root` is for a plan, and there is none", code="no-plan", hint="cas apply PLAN --root DIR")
+    if not plans and inputs is not None:
+        hint = "leave it out: manifests know where their files are"
+        raise UsageError(f"`{option}` is for a plan, and there is none", code="no-plan", hint=hint)
     if plans:
         _check_alone(paths, choice)
     _unless_halted(around)
     if not plans:
-        ready = preparation.of_manifests(paths, choice, around, _signer(around).fingerprint)
-        return _deliver("apply", ready, limits, around, console)
-    from cas.reproduction import reproduced
-
+        return preparation.of_manifests(paths, choice, around, _signer(around).fingerprint)
     ((path, content),) = plans.items()
     held, found = plan_file.parse(content, loader.load_schema("plan"), file=str(path))
-    ready = reproduced(held, found, root or around.folder, choice.selection.only, around, _signer(around))
-    return _deliver("apply", ready, limits, around, console, digest=held.digest)
+    if held.is_bundle:
+        from cas.bundling import proved
+
+        return proved(held, found, choice.selection.only, around)
+    from cas.reproduction import reproduced
+
+    return reproduced(held, found, inputs or around.folder, choice.selection.only, around, _signer(around))
 
 
 def _check_alone(paths: Sequence[Path], choice: preparation.Choice) -> None:
@@ -163,22 +180,17 @@ def refused(command: str, error: CasError, console: Console) -> int:
     return error.exit_code
 
 
-def _deliver(
-    command: str,
-    ready: preparation.Ready,
-    limits: Limits,
-    around: Surroundings,
-    console: Console,
-    *,
-    digest: str | None = None,
+def deliver(
+    command: str, ready: preparation.Ready, limits: Limits, around: Surroundings, console: Console, *, keep: bool = True
 ) -> int:
-    """`digest`: the plan's, where that is not to be made from it."""
+    """Carry out what is ready. `keep`: what failed leaves a marker, and can be retried."""
     from cas.executor import execute  # here, since `plan` and `validate` go without it
 
-    digest, sign = digest or str(fields(ready.plan)["digest"]), _signer(around).sign
+    sign = ready.sign or _signer(around).sign
     with world(ready.policy, ready.root, limits, around) as given:
-        events = execute(ready.plan, digest, given, content=ready.contents, sign=sign)
-        return carried_out(command, events, ready.plan.deliveries, ready.root, around, console, ready.warnings)
+        events = execute(ready.plan, ready.digest, given, content=ready.contents, sign=sign)
+        deliveries, warnings = ready.plan.deliveries, ready.warnings
+        return carried_out(command, events, deliveries, ready.root, around, console, warnings, keep=keep)
 
 
 def _unless_halted(around: Surroundings) -> None:

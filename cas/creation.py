@@ -26,10 +26,10 @@ def create_all(files: Mapping[Path, bytes]) -> None:
         raise
 
 
-def create(path: Path, content: bytes) -> None:
+def create(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Make one file, on disk when this returns. Raises CasError; its code is `exists` where something stands."""
     try:
-        place(path.parent, [path.name], content, mode=0o666)
+        place(path.parent, [path.name], content, mode=mode)
     except OSError as error:
         raise _refused(path, error) from error
 

@@ -24,7 +24,7 @@ from cas.message import parse as parse_message
 from cas.names import NAME_RULE, digest, is_name, sender_of
 from cas.patterns import matching
 from cas.plan import Input
-from cas.plan_file import is_plan
+from cas.plan_file import is_plan, refusal
 
 PEERS = "peers.toml"
 LARGEST_MANIFEST = 4 << 20
@@ -105,7 +105,10 @@ def load(
             inputs.append(_input(file, root, digest(content), len(content)))
             manifest = _parsed(content, file, schema)
             known = (senders or {}).get(inputs[-1].path)
-            sender = known if known and manifest.sender is None else _sender(manifest, file, projects)
+            if known and manifest.sender is None:
+                sender = _planned_sender(known, file, projects)
+            else:
+                sender = _sender(manifest, file, projects)
         except InvalidInput as error:
             found += error.diagnostics
             continue
@@ -253,6 +256,9 @@ def _parsed(content: bytes, file: Path, schema: Mapping[str, Any]) -> Manifest:
     from cas import document, manifest
     from cas import schema as schemas
 
+    if is_plan(content):
+        reason, hint = f"`{file}` is a plan, not a manifest", "keep it elsewhere, or under a name like release.plan"
+        raise InvalidInput([Diagnostic(code="not-a-manifest", message=reason, place=Place(file=str(file)), hint=hint)])
     parsed = document.parse(content, file=str(file))
     if found := schemas.check(parsed, schema):
         raise InvalidInput(found)
@@ -274,6 +280,20 @@ def _sender(manifest: Manifest, file: Path, projects: Path) -> str:
             )
         ]
     )
+
+
+def _planned_sender(planned: str, file: Path, projects: Path) -> str:
+    """Who sends what a manifest declares that does not say it, as planned. Raises InvalidInput where that cannot be.
+
+    Below the projects' folder a folder's name says who sends; elsewhere, as in a pipeline, it has none to be held to.
+    """
+    folder, projects = file.resolve().parent, projects.resolve()
+    here = sender_of(folder, projects)
+    if here != planned and folder.is_relative_to(projects) and folder != projects:
+        words = f"the plan sends as `{planned}`, and what lies in `{folder}` is sent as `{here}`"
+        hint = f"say who sends in the manifest, and plan again: `sender: {planned}`"
+        raise InvalidInput([refusal("plan-changed", words, str(file), hint)])
+    return planned
 
 
 class Folder:

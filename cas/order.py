@@ -7,18 +7,18 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 
 from cas.diagnostics import Diagnostic, first, listed, suggestion
-from cas.drafts import Draft, Source
+from cas.drafts import Draft
 from cas.plan import loop_of
 
 
-def against_order(
-    sources: Sequence[Source], drafts: Sequence[Draft], lanes: Sequence[Sequence[Draft]]
-) -> list[Diagnostic]:
-    """What `after` names and is not there; else the circle that keeps these drafts from ever being delivered."""
+def against_order(sends: Iterable[str], drafts: Sequence[Draft], lanes: Sequence[Sequence[Draft]]) -> list[Diagnostic]:
+    """What `after` names and is not there; else the circle that keeps these drafts from ever being delivered.
+
+    `sends`: the ids of all sends, also of those that no draft is of.
+    """
     if not any(draft.after for draft in drafts):
         return []
-    sends = {send.id for source in sources for send in source.manifest.sends}
-    known = sends | {draft.id for draft in drafts}
+    known = {*sends, *(draft.id for draft in drafts)}
     if found := list(first(_unknown(drafts, known))):
         return found
     by_id = {draft.id: draft for draft in drafts}

@@ -135,15 +135,16 @@ def fields(plan: Plan) -> dict[str, object]:
 
 def digest_of(body: Mapping[str, object]) -> str:
     """The digest of a plan that has this in it, beside the digest itself."""
-    return digest(_compact({key: value for key, value in body.items() if key != "digest"}))
+    return digest(compact({key: value for key, value in body.items() if key != "digest"}))
 
 
 def canonical(plan: Plan) -> bytes:
     """The one form that a plan has: sorted keys, no white space, UTF-8, a final newline."""
-    return _compact(fields(plan)) + b"\n"
+    return compact(fields(plan)) + b"\n"
 
 
-def _compact(body: object) -> bytes:
+def compact(body: object) -> bytes:
+    """JSON in the canonical form, without the final newline."""
     text = json.dumps(body, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     # A path that is no UTF-8 holds surrogates; JSON has the escape that takes their place.
     return text.encode("utf-8", "backslashreplace")

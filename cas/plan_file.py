@@ -13,7 +13,7 @@ from cas.diagnostics import Diagnostic, InvalidInput, Place, Severity
 from cas.errors import ExitCode
 from cas.inventory import Destination
 from cas.manifest import Retry, Sign
-from cas.names import timestamp
+from cas.names import NAME_RULE, is_name, timestamp
 from cas.plan import (
     FORMAT,
     NO_MESSAGE,
@@ -32,6 +32,7 @@ BEGINNING = b'{"clock":'
 AHEAD = timedelta(minutes=5)
 """How far clocks of two machines may differ."""
 MOST_TOLD = 10
+YEARS = range(1970, 3000)
 ANEW = "make it anew with cas plan"
 
 
@@ -48,6 +49,11 @@ class PlanFile:
         """As the file states it."""
         stated: str = self.body["digest"]
         return stated
+
+    @property
+    def is_bundle(self) -> bool:
+        """Whether its messages and their signatures are in it."""
+        return "seals" in self.body
 
 
 def is_plan(content: bytes) -> bool:
@@ -71,8 +77,8 @@ def parse(content: bytes, schema: Mapping[str, Any], *, file: str) -> tuple[Plan
         raise InvalidInput(found)
     try:
         plan = _plan(body)
-    except (ValueError, OverflowError) as error:  # a day that there is not
-        raise InvalidInput([_malformed(f"it holds a time that there is not: {error}", file)]) from error
+    except (ValueError, OverflowError) as error:  # a day that there is not, a name that none may be
+        raise InvalidInput([malformed(str(error), file)]) from error
     stated, right = body["digest"], digest_of(body)
     edited = () if stated == right else (_edited(stated, right, file),)
     return PlanFile(file=file, plan=plan, body=body), edited
@@ -132,9 +138,9 @@ def _body(content: bytes, file: str) -> Mapping[str, Any]:
         body = json.loads(content, object_pairs_hook=_without_doubles)
     except (ValueError, RecursionError) as error:
         words = "too deeply nested" if isinstance(error, RecursionError) else str(error)
-        raise InvalidInput([_malformed(f"it is no whole JSON: {words}", file)]) from error
+        raise InvalidInput([malformed(f"it is no whole JSON: {words}", file)]) from error
     if not isinstance(body, dict) or not str(body.get("format", "")).startswith(FAMILY):
-        raise InvalidInput([_malformed(f"it has no `format` that begins with `{FAMILY}`", file)])
+        raise InvalidInput([malformed(f"it has no `format` that begins with `{FAMILY}`", file)])
     return body
 
 
@@ -159,12 +165,15 @@ def _other_format(body: Mapping[str, Any], file: str) -> Diagnostic:
 def _differences(body: Mapping[str, Any], schema: Mapping[str, Any], file: str) -> Iterator[Diagnostic]:
     from jsonschema import Draft7Validator
 
-    for error in islice(Draft7Validator(schema).iter_errors(body), MOST_TOLD):
+    for whole in islice(Draft7Validator(schema).iter_errors(body), MOST_TOLD):
+        # Of a choice the branch that came furthest says why, and without all that stands around it.
+        error = max(whole.context or [whole], key=lambda one: len(one.absolute_path))
         where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error.absolute_path)
-        yield _malformed(f"`{where.removeprefix('.') or 'the whole'}`: {error.message[:200]}", file)
+        yield malformed(f"`{where.removeprefix('.') or 'the whole'}`: {error.message[:200]}", file)
 
 
-def _malformed(words: str, file: str) -> Diagnostic:
+def malformed(words: str, file: str) -> Diagnostic:
+    """A reason for which nobody can carry this out, whatever it was made from."""
     return refusal("plan-malformed", f"this is no plan that can be carried out: {words}", file, ANEW)
 
 
@@ -189,14 +198,25 @@ def _plan(body: Mapping[str, Any]) -> Plan:
             only=tuple(selected["only"]),
             limit=tuple(selected["limit"]),
         ),
-        manifests=tuple(PlannedManifest(path=one["path"], sender=one["sender"]) for one in body["manifests"]),
+        manifests=tuple(PlannedManifest(path=one["path"], sender=_name(one["sender"])) for one in body["manifests"]),
         inputs=tuple(Input(path=one["path"], digest=one["digest"], bytes=one["bytes"]) for one in body["inputs"]),
         deliveries=tuple(map(_delivery, body["deliveries"])),
     )
 
 
 def _time(text: str) -> datetime:
-    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    """Raises ValueError."""
+    moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    if moment.year not in YEARS:
+        raise ValueError(f"`{text}` is no time from 1970 to 2999")
+    return moment
+
+
+def _name(text: str) -> str:
+    """Raises ValueError."""
+    if not is_name(text):
+        raise ValueError(f"`{text}` cannot name a sender or a conversation: {NAME_RULE}")
+    return text
 
 
 def _delivery(body: Mapping[str, Any]) -> Delivery:
@@ -204,7 +224,7 @@ def _delivery(body: Mapping[str, Any]) -> Delivery:
     return Delivery(
         id=body["id"],
         identity=body["identity"],
-        sender=body["sender"],
+        sender=_name(body["sender"]),
         lane=body["lane"],
         message=_message(message) if message else NO_MESSAGE,
         destination=Destination(
@@ -233,7 +253,7 @@ def _message(body: Mapping[str, Any]) -> PlannedMessage:
         source=body["source"],
         digest=body["digest"],
         bytes=body["bytes"],
-        conversation=body["conversation"],
+        conversation=_name(body["conversation"]),
         type=body["type"],
         sequence=body["sequence"],
     )

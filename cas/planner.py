@@ -37,18 +37,6 @@ def plan(
     `fingerprint` gives the full fingerprint for a key's name, or for None the default key's. `left_out` says why a
     draft was not selected, or None. `word` makes every identity a new one.
     """
-    found: list[Diagnostic] = []
-    sent = [draft for draft in drafts if draft.message]
-    lanes = _lanes(sent, found)
-    reasons = {id(draft): draft.reason or left_out(draft) for draft in drafts}
-    found += _against_policy([draft for draft in sent if reasons[id(draft)] is None], inventory)
-    found += _doubled_ids(sources)
-    found += against_order(sources, drafts, lanes)
-    if found:
-        raise InvalidInput(first(found))
-    names = _names(lanes, clock)
-    key_of = cache(fingerprint)  # asking costs processes
-    lane_names = {id(draft): _lane_name(lane) for lane in lanes for draft in lane}
     senders = {source.sender for source in sources}
     return Plan(
         clock=clock,
@@ -60,10 +48,49 @@ def plan(
         selected=selected or Selected(),
         manifests=tuple(PlannedManifest(path=source.origin, sender=source.sender) for source in sources),
         inputs=tuple(sorted(inputs, key=lambda item: item.path)),
-        deliveries=tuple(
-            _delivery(draft, names.get(id(draft)), lane_names.get(id(draft)), reasons[id(draft)], key_of, word)
-            for draft in _in_order(drafts, lanes)
+        deliveries=deliveries(
+            [send.id for source in sources for send in source.manifest.sends],
+            drafts,
+            inventory,
+            clock=clock,
+            fingerprint=fingerprint,
+            left_out=left_out,
+            word=word,
+            found=_doubled_ids(sources),
         ),
+    )
+
+
+def deliveries(
+    sends: Sequence[str],
+    drafts: Sequence[Draft],
+    inventory: Inventory,
+    *,
+    clock: datetime,
+    fingerprint: Callable[[str | None], str],
+    left_out: Callable[[Draft], str | None] = lambda _: None,
+    word: str | None = None,
+    found: Sequence[Diagnostic] = (),
+) -> tuple[Delivery, ...]:
+    """What becomes of these drafts, in the order of a plan; the rest as for `plan`.
+
+    `sends`: the ids of all sends, also of those that no draft is of. `found` is wrong already.
+    """
+    wrong: list[Diagnostic] = []
+    sent = [draft for draft in drafts if draft.message]
+    lanes = _lanes(sent, wrong)
+    reasons = {id(draft): draft.reason or left_out(draft) for draft in drafts}
+    wrong += _against_policy([draft for draft in sent if reasons[id(draft)] is None], inventory)
+    wrong += found
+    wrong += against_order(sends, drafts, lanes)
+    if wrong:
+        raise InvalidInput(first(wrong))
+    names = _names(lanes, clock)
+    key_of = cache(fingerprint)  # asking costs processes
+    lane_names = {id(draft): _lane_name(lane) for lane in lanes for draft in lane}
+    return tuple(
+        _delivery(draft, names.get(id(draft)), lane_names.get(id(draft)), reasons[id(draft)], key_of, word)
+        for draft in _in_order(drafts, lanes)
     )
 
 

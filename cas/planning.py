@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,27 +12,31 @@ from cas import loader, plan_file, preparation
 from cas.commands import note_halt
 from cas.comparison import compare, lasting
 from cas.creation import create
+from cas.diagnostics import Diagnostic, Severity
 from cas.errors import CasError, ExitCode, UsageError
 from cas.names import LEDGER, timestamp
 from cas.output import plans as plan_view
 from cas.output.console import Console, Form
 from cas.output.result import as_json
-from cas.plan import DELIVER, Plan, canonical, fields
+from cas.plan import DELIVER, Plan, canonical
 from cas.signer import Signer
 from cas.surroundings import Surroundings
 
 STDOUT = "-"
 DONE = frozenset({"delivered", "unchanged"})
-YEARS = range(1970, 3000)
 EPOCH = "SOURCE_DATE_EPOCH"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanRequest:
-    """What `cas plan` was asked for. `file`: where the plan goes, `-` for standard output; `ttl`: None for never."""
+    """What `cas plan` was asked for. `file`: where the plan goes, `-` for standard output; `ttl`: None for never.
+
+    `bundle`: where it goes with its messages and their signatures.
+    """
 
     paths: tuple[Path, ...]
     file: str | None
+    bundle: Path | None
     at: str | None
     ttl: timedelta | None
     diff: bool
@@ -40,18 +45,21 @@ class PlanRequest:
 
 def plan(request: PlanRequest, choice: preparation.Choice, around: Surroundings, console: Console) -> int:
     """The dry run: the plan for people, as a file, or as what differs; connects to nothing."""
-    paths, older = _older(request)
+    paths, older, warnings = _older(request)
     clock = _clock(request.at, around)
     signer = Signer(environment=around.environment, interactive=around.interactive)
     ready = preparation.of_manifests(paths, choice, around, signer.fingerprint, clock=clock, ttl=request.ttl)
     states = _states(ready.plan, around, console, needed=request.detailed or request.diff)
     if request.file and request.file != STDOUT:
         create(Path(request.file), canonical(ready.plan))
+    bundled = _write_bundle(request.bundle, ready, signer) if request.bundle else None
     note_halt(around, console)
-    console.report(ready.warnings)
+    console.report([*warnings, *ready.warnings])
     if ready.plan.expires and ready.plan.expires <= around.now():
         console.say(f"note: this plan expired at {timestamp(ready.plan.expires)} already; see --ttl")
-    _show(request, ready, older, states, console)
+    if bundled:
+        console.say(f"note: {request.bundle} holds the text of its messages, and can be sent by whoever has it")
+    _show(request, ready, older, states, console, bundled)
     return ExitCode.TO_SEND if request.detailed and _new(ready.plan, states) else ExitCode.OK
 
 
@@ -64,23 +72,36 @@ def show(path: Path, around: Surroundings, console: Console) -> int:
         console.document(as_json(body))
     else:
         states = _states(held, around, console, needed=False)
-        for line in plan_view.whole(held, str(body.get("digest")), states):
+        for line in plan_view.whole(held, str(body.get("digest")), states, body.get("seals")):
             console.result(line)
     return ExitCode.OK
 
 
-def _older(request: PlanRequest) -> tuple[list[Path], Plan | None]:
-    """The manifests, and the plan that is compared with; raises UsageError for a plan that is asked for nothing."""
+def _write_bundle(file: Path, ready: preparation.Ready, signer: Signer) -> str:
+    """Sign, and write; gives the bundle's digest."""
+    from cas.bundling import bundled  # here, since few ask for it
+
+    content = bundled(ready, signer)
+    create(file, content, mode=0o600)
+    digest: str = json.loads(content)["digest"]
+    return digest
+
+
+def _older(request: PlanRequest) -> tuple[list[Path], Plan | None, list[Diagnostic]]:
+    """The manifests, the plan that is compared with, and what is wrong with it.
+
+    Raises UsageError for a plan that is asked for nothing.
+    """
     plans = loader.plans_among(request.paths)
     manifests = [path for path in request.paths if path not in plans]
     if not plans:
-        return manifests, None
+        return manifests, None, []
     if not request.diff or len(plans) > 1 or not manifests:
         hint = "show it with cas show PLAN; compare with it: cas plan MANIFEST --diff PLAN"
         raise UsageError("a plan is made from manifests, not from a plan", code="plan-alone", hint=hint)
     ((path, content),) = plans.items()
-    held, _ = plan_file.parse(content, loader.load_schema("plan"), file=str(path))
-    return manifests, held.plan
+    held, edited = plan_file.parse(content, loader.load_schema("plan"), file=str(path))
+    return manifests, held.plan, [replace(one, severity=Severity.WARNING) for one in edited]
 
 
 def _clock(at: str | None, around: Surroundings) -> datetime:
@@ -97,7 +118,7 @@ def _moment(text: str, what: str) -> datetime:
         moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
         moment = None
-    if moment is None or moment.year not in YEARS:
+    if moment is None or moment.year not in plan_file.YEARS:
         hint = "such as 2026-11-23T01:31:33Z, in UTC"
         raise UsageError(f"`{what} {text}` is no time from 1970 to 2999", code="malformed-time", hint=hint)
     return moment
@@ -106,7 +127,7 @@ def _moment(text: str, what: str) -> datetime:
 def _moment_of_epoch(text: str) -> datetime:
     if text.isascii() and text.isdecimal() and len(text) <= 11:
         moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=int(text))
-        if moment.year in YEARS:
+        if moment.year in plan_file.YEARS:
             return moment
     hint = "whole seconds since 1970, as of `date +%s`"
     raise UsageError(f"`{EPOCH}={text}` is no time from 1970 to 2999", code="malformed-time", hint=hint)
@@ -133,14 +154,22 @@ def _new(plan: Plan, states: Mapping[str, str]) -> list[str]:
 
 
 def _show(
-    request: PlanRequest, ready: preparation.Ready, older: Plan | None, states: Mapping[str, str], console: Console
+    request: PlanRequest,
+    ready: preparation.Ready,
+    older: Plan | None,
+    states: Mapping[str, str],
+    console: Console,
+    bundled: str | None,
 ) -> None:
+    """`bundled`: the digest of the bundle that was written."""
     if request.diff:
         _show_difference(ready, older, states, console)
     elif console.form is not Form.TEXT or request.file == STDOUT:
         console.document(canonical(ready.plan).decode().removesuffix("\n"))
+    elif bundled:
+        console.result(plan_view.written(ready.plan, str(request.bundle), bundled, bundled=True))
     elif request.file:
-        console.result(plan_view.written(ready.plan, request.file, str(fields(ready.plan)["digest"])))
+        console.result(plan_view.written(ready.plan, request.file, ready.digest))
     else:
         for line in plan_view.lines(ready.plan, states):
             console.result(line)

@@ -20,7 +20,7 @@ from cas.inventory import Inventory, Policy
 from cas.manifest import FileMessage, Manifest, Retry, Send, Sign, Target
 from cas.message import parse as parse_message
 from cas.names import NAME_RULE, is_name, sender_of
-from cas.plan import Input, Plan
+from cas.plan import Input, Plan, fields
 from cas.selection import Selection
 from cas.surroundings import Surroundings
 
@@ -45,13 +45,24 @@ class SendRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A plan with what delivering it needs: the messages, and what their paths are relative to."""
+    """A plan with what delivering it needs: the messages, and what their paths are relative to.
+
+    `stated`: the digest that a plan file states; None for a plan that was just made. `sign`: has the signatures that
+    were made already; None where gpg makes them.
+    """
 
     plan: Plan
     contents: loader.Contents
     root: Path
     policy: Policy
     warnings: tuple[Diagnostic, ...]
+    stated: str | None = None
+    sign: Callable[[bytes, str], bytes] | None = None
+
+    @property
+    def digest(self) -> str:
+        """The plan's."""
+        return self.stated or str(fields(self.plan)["digest"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,18 +12,19 @@ from pathlib import Path
 from cas import loader, preparation
 from cas.comparison import Change, Comparison, compare
 from cas.diagnostics import Diagnostic, InvalidInput, Severity
-from cas.errors import CasError, ExitCode
+from cas.errors import CasError, ExitCode, SigningError
 from cas.names import digest
 from cas.output.diagnostics import from_error
 from cas.plan import DELIVER, Input, Plan
 from cas.plan_file import PlanFile, refusal, untimely
-from cas.preparation import Ready
+from cas.preparation import Fingerprint, Ready
 from cas.selection import part_of
 from cas.signer import Signer
 from cas.surroundings import Surroundings
 
 ANEW = "see that it is what you want to send, then plan again"
 ROOT = "name the folder that the manifests' files lie in: --root DIR"
+KEY = "name the key in the manifest, then plan again: `sign: {key: FINGERPRINT}`"
 SHOWN = 80
 
 
@@ -45,21 +46,37 @@ def reproduced(
     reasons = [*found, *untimely(plan, around.now(), file), *inputs, *_faults_of_keys(part, signer, file)]
     ready: Ready | None = None
     try:
-        ready = preparation.of_plan(plan, root, around, lambda name: "" if name is None else signer.fingerprint(name))
+        ready = preparation.of_plan(plan, root, around, _key_here(signer))
     except CasError as error:
         if not inputs:  # else it says the same again, of the file that is missing or another
-            reasons += [_refused(one) for one in _told(error)]
+            reasons += refused(error)
     if ready:
-        reasons += _differences(plan, ready.plan, file, only_destinations=bool(inputs))
+        reasons += differences(plan, ready.plan, file, only_destinations=bool(inputs))
     if reasons or ready is None:
         raise InvalidInput(reasons)
-    known = {one.id: one for one in part.deliveries}
-    # The inventory here has what no plan says: whose identity file it is that logs in.
-    deliveries = [
-        replace(one, sign=known[one.id].sign, action=known[one.id].action, reason=known[one.id].reason)
-        for one in ready.plan.deliveries
-    ]
-    return replace(ready, plan=replace(ready.plan, deliveries=tuple(deliveries)))
+    return replace(ready, plan=from_here(part, ready.plan), stated=held.digest)
+
+
+def from_here(part: Plan, here: Plan) -> Plan:
+    """A part of a plan that was proved to be the same here. The inventory here has what no plan says: whose identity
+    file it is that logs in."""
+    known = {one.id: one for one in here.deliveries}
+    deliveries = (replace(one, destination=known[one.id].destination) for one in part.deliveries)
+    return replace(part, deliveries=tuple(deliveries))
+
+
+def _key_here(signer: Signer) -> Fingerprint:
+    """The key that a name means here; "" for a default key that there is not, which is told of the planned one."""
+
+    def fingerprint(name: str | None) -> str:
+        try:
+            return signer.fingerprint(name)
+        except SigningError:
+            if name is None:
+                return ""
+            raise
+
+    return fingerprint
 
 
 def _changed_inputs(plan: Plan, root: Path, file: str) -> Iterator[Diagnostic]:
@@ -91,18 +108,14 @@ def _faults_of_keys(plan: Plan, signer: Signer, file: str) -> Iterator[Diagnosti
             yield refusal("plan-key", f"the key {key}, which is to sign, {fault}", file, hint)
 
 
-def _told(error: CasError) -> Sequence[Diagnostic]:
-    if isinstance(error, InvalidInput):
-        return [one for one in error.diagnostics if one.severity is Severity.ERROR]
-    return [from_error(error)]
+def refused(error: CasError) -> list[Diagnostic]:
+    """What was found, as reasons for which a plan is not carried out."""
+    found = error.diagnostics if isinstance(error, InvalidInput) else [from_error(error)]
+    return [replace(one, exit_code=ExitCode.REFUSED) for one in found if one.severity is Severity.ERROR]
 
 
-def _refused(found: Diagnostic) -> Diagnostic:
-    return replace(found, exit_code=ExitCode.REFUSED)
-
-
-def _differences(planned: Plan, here: Plan, file: str, *, only_destinations: bool) -> Iterator[Diagnostic]:
-    """`only_destinations`: of the rest it is known already why it differs."""
+def differences(planned: Plan, here: Plan, file: str, *, only_destinations: bool = False) -> Iterator[Diagnostic]:
+    """Why a plan is not that which comes out here. `only_destinations`: why the rest differs is known already."""
     comparison = compare(planned, here)
     for name, changes in comparison.changed.items():
         for change in changes:
@@ -110,14 +123,14 @@ def _differences(planned: Plan, here: Plan, file: str, *, only_destinations: boo
                 message = (
                     f"`{name}`: `{change.field}` is {_shown(change.after)} here, in the plan {_shown(change.before)}"
                 )
-                yield refusal("plan-changed", message, file, ANEW)
+                yield refusal("plan-changed", message, file, KEY if change.field == "sign.key" else ANEW)
     if not only_destinations:
         yield from _others(planned, here, comparison, file)
 
 
 def _tells(change: Change, *, only_destinations: bool) -> bool:
     if change.field == "sign.key" and change.after == "" and change.before:
-        return False  # the default key of who planned: that of who applies is another matter
+        return False  # there is no default key here; whether the planned one can sign is told by itself
     return change.field.startswith("destination.") or not only_destinations
 
 

@@ -7,13 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from cas.diagnostics import Diagnostic
-from cas.events import Event, RunFinished
+from cas.events import DeliveryFinished, Event, RunFinished
 from cas.inventory import Destination, Policy
 from cas.names import timestamp
 from cas.output.console import Console, Form, write
@@ -90,8 +90,10 @@ def carried_out(
     around: Surroundings,
     console: Console,
     warnings: Sequence[Diagnostic] = (),
+    *,
+    keep: bool = True,
 ) -> int:
-    """Have the events happen, marked and shown; the exit code."""
+    """Have the events happen, marked and shown; the exit code. Without `keep` nothing is marked, or open afterwards."""
     from cas import failed_sends
 
     console.report(dict.fromkeys(warnings))
@@ -103,7 +105,7 @@ def carried_out(
             views.append(result.show)
         if console.record:
             views.append(console.record.show)
-        for event in failed_sends.marked(events, around.state / MARKERS, root):
+        for event in failed_sends.marked(events, around.state / MARKERS, root) if keep else map(_over, events):
             for show in views:
                 show(event)
             ended = event if isinstance(event, RunFinished) else ended
@@ -112,6 +114,10 @@ def carried_out(
     if console.form is not Form.TEXT:
         result.end(code, ended.halted, warnings)
     return code
+
+
+def _over(event: Event) -> Event:
+    return replace(event, open=False) if isinstance(event, DeliveryFinished) else event
 
 
 @contextmanager
@@ -129,6 +135,7 @@ def _words(
         console.problem,
         events=console.verbose or (command != "send" and not on_terminal and not many),
         recap=text and command != "send",
+        arrived="rehearsed" if command == "rehearse" else "sent",
     )
     if not on_terminal:
         tenths = Tenths(len(deliveries), console.say)

@@ -31,8 +31,11 @@ class Verifier:
         try:
             with open(write, "wb") as file:
                 file.write(signature)
-            asked = ("--status-fd", "1", "--enable-special-filenames", "--verify", "--", f"-&{read}", "-")
-            result = gpg.run(asked, self.environment, content=content, keep=(read,), program=self.program)
+            # `-&N` is the file that is open as N. No key is fetched from anywhere, whatever gpg.conf says.
+            words = ("--no-auto-key-retrieve", "--enable-special-filenames", "--verify", "--", f"-&{read}", "-")
+            result = gpg.run(
+                ("--status-fd", "1", *words), self.environment, content=content, keep=(read,), program=self.program
+            )
         finally:
             os.close(read)
         return verdict(gpg.statuses(result.stdout))

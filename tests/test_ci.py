@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from support import Home
+from support import Home, verify
+from test_bundles import keyring
 
-from cas.loopback import Key, end_agent
+from cas.loopback import Key
 
 ROOT = Path(__file__).resolve().parent.parent
 ACTION = ROOT / "action.yml"
+PAGE = ROOT / "docs" / "how-to" / "ci.md"
 GITLAB = ROOT / "docs" / "ci" / "cas.gitlab-ci.yml"
 MANIFEST = "cas: 1\nsends:\n  - {id: hello, destination: local.docs, message: hello.org}\n"
 FOLDER = "a b; $(touch owned)"
@@ -100,9 +102,8 @@ def exported(key: Key) -> str:
 @pytest.fixture
 def runner_keys() -> Iterator[Path]:
     """The key ring of a runner, in which there is none yet."""
-    with tempfile.TemporaryDirectory(prefix="cas-") as folder:  # short enough for gpg-agent's sockets
-        yield Path(folder)
-        end_agent(Path(folder))
+    with keyring() as empty:
+        yield empty
 
 
 def test_the_action_delivers_the_plan_that_was_approved(
@@ -130,6 +131,30 @@ def test_the_action_delivers_the_plan_that_was_approved(
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert "    hello@local.docs" in summary
     assert "### cas apply: all is there" in summary
+
+
+def test_a_pipeline_without_a_key_delivers_a_bundle_as_its_page_says(
+    bash: Callable[..., None], home: Home, gnupg: Key, runner_keys: Path, tmp_path: Path
+):
+    text = PAGE.read_text(encoding="utf-8").split("\n## Without a key in the pipeline\n")[1].split("\n## ")[0]
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    typed = [block.replace("5CA7F1CE5E8E605E770C0236B4B61A2737D6A700", gnupg.fingerprint) for _, block in found[:2]]
+    policy, workflow = found[2][1], tmp_path / "release.yml"
+    workflow.write_text(found[3][1], encoding="utf-8")
+    steps = {step.get("name"): step.get("run") for step in parsed(workflow)["jobs"]["apply"]["steps"]}
+    Path("ci").mkdir()
+    Path("ci/peers.toml").write_text(policy, encoding="utf-8")
+    shutil.move(FOLDER, "playbooks")
+    assert [kind for kind, _ in found] == ["sh", "sh", "toml", "yaml"]
+    test_a_pipeline_is_of_the_form_that_its_reader_knows(workflow, "vendor.github-workflows")
+
+    bash(STEPS["Install cas"]["run"], ACTION_FOLDER=str(ROOT))
+    bash("".join(typed))
+    shutil.rmtree("playbooks")
+    bash(steps["Apply"], CAS_CONFIG_DIR="ci", GNUPGHOME=str(runner_keys))
+
+    (name,) = (path for path in home.inbox("docs").glob("*.org"))
+    assert verify(name) == gnupg.fingerprint
 
 
 def test_the_gitlab_jobs_deliver_the_plan_that_was_approved(

@@ -25,6 +25,8 @@ FORBIDDEN = {
     "plan release.yaml": CONNECTING | ACTING | {"rich", "jinja2", "difflib", "tomllib"},
     "plan release.yaml -o new.plan": CONNECTING | ACTING | {"rich", "jinja2", "tomllib"},  # click: difflib, for `-o`
     "show release.plan": CONNECTING | ACTING | {"rich", "jinja2", "yaml", "difflib", "tomllib"},
+    "plan release.yaml --bundle new.bundle": CONNECTING | {"rich", "jinja2", "tomllib", "sqlite3"},
+    "rehearse release.plan --root tree": CONNECTING | {"rich", "jinja2", "difflib", "tomllib"},
     "apply release.plan": CONNECTING | {"rich", "jinja2", "difflib", "tomllib"},
     "apply release.yaml": CONNECTING | {"rich", "jinja2", "difflib", "tomllib"},
     "explain": HEAVY | CONNECTING | ACTING | {"difflib"},

@@ -23,6 +23,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "inventory",
         "plan",
         "plan_file",
+        "bundle",
         "starter",
         "explanations",
         "verdict",
@@ -38,6 +39,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "selection",
         "planner",
         "comparison",
+        "redraft",
         "events",
         "threads",
     ),
@@ -64,6 +66,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "surroundings",
         "preparation",
         "reproduction",
+        "bundling",
         "run",
         "reporting",
         "upkeep",
@@ -75,6 +78,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "watch",
         "options",
         "cli_mail",
+        "rehearsal",
         "cli",
         "receiver",
         "loopback",
@@ -86,9 +90,9 @@ FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 PURE = 3  # the highest floor that acts on nothing
 # Standard modules that compute. Whatever is not here has to be argued for, and added.
 COMPUTE = {
-    "__future__", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime", "difflib", "enum",
-    "fnmatch", "functools", "graphlib", "hashlib", "itertools", "json", "math", "operator", "pathlib", "re", "string",
-    "textwrap", "tomllib", "types", "typing", "unicodedata", "xml",
+    "__future__", "base64", "binascii", "bisect", "collections", "contextlib", "copy", "dataclasses", "datetime",
+    "difflib", "enum", "fnmatch", "functools", "graphlib", "hashlib", "itertools", "json", "math", "operator",
+    "pathlib", "re", "string", "textwrap", "tomllib", "types", "typing", "unicodedata", "xml",
 }  # fmt: skip
 # What a floor may take from outside besides: it parses, or it draws on a stream that it is given.
 OUTSIDE = {

@@ -11,18 +11,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-from support import ROOT, Forge, Home, Run, pairs
+from support import ROOT, Forge, Home, Run, called, pairs
 from test_playbooks import ALL, GROUPS, PLAYBOOKS
 
 from cas import plan_file
 from cas.loopback import Key, throwaway_key
+from cas.names import identity
 from cas.plan import canonical, digest_of
 
 SCHEMA = json.loads((ROOT / "schemas" / "plan.schema.json").read_text(encoding="utf-8"))
@@ -242,6 +243,17 @@ def test_diff_against_an_older_plan_names_what_is_new_gone_and_other(
     }
 
 
+def test_an_older_plan_that_was_edited_is_compared_with_a_warning(
+    cas: Callable[..., Run], manifest: Path, planned: Path
+):
+    planned.write_text(planned.read_text(encoding="utf-8").replace('"retries":3', '"retries":4', 1), encoding="utf-8")
+
+    run = cas("plan", manifest, "--diff", planned, "--at", AT)
+
+    assert (run.code, "warning[plan-edited]" in run.err) == (0, True)
+    assert "  retry.retries: 4 → 3" in run.out
+
+
 def test_another_clock_alone_changes_nothing(cas: Callable[..., Run], manifest: Path, planned: Path):
     run = cas("plan", planned, "--diff", manifest, "--at", AT)
 
@@ -335,6 +347,105 @@ def test_a_plan_names_nothing_outside_of_its_root(cas: Callable[..., Run], plann
     edited(planned, lambda body: body["manifests"][0].update(path=path))
 
     refused(cas("apply", planned), "plan-malformed")
+
+
+@pytest.mark.parametrize("sender", ["..", "a..b", "a\n", "a/b"])
+def test_a_plan_with_a_sender_that_none_may_be_is_refused(cas: Callable[..., Run], planned: Path, sender: str):
+    edited(planned, lambda body: body["manifests"][0].update(sender=sender))
+
+    refused(cas("apply", planned), "plan-malformed")
+
+
+@pytest.mark.parametrize("time", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "2026-13-01T00:00:00Z"])
+def test_a_plan_with_a_time_that_no_plan_has_is_refused(cas: Callable[..., Run], planned: Path, time: str):
+    edited(planned, lambda body: body.update(clock=time))
+
+    refused(cas("apply", planned), "plan-malformed")
+
+
+def test_a_file_that_came_to_a_loop_over_files_is_refused(
+    cas: Callable[..., Run], home: Home, gnupg: Key, message: Callable[..., Path]
+):
+    message("outbox/local.docs/one.org")
+    Path("release.yaml").write_text(
+        'cas: 1\nsends:\n  - id: each\n    for_each: {files: "outbox/*/*.org"}\n'
+        '    destination: "{{ item.folder }}"\n    message: "{{ item.path }}"\n',
+        encoding="utf-8",
+    )
+    assert cas("plan", "release.yaml", "-o", "release.plan").code == 0
+    message("outbox/local.docs/two.org", conversation_id="another")
+
+    run = cas("apply", "release.plan")
+
+    refused(run, "plan-changed")
+    assert "`each[outbox/local.docs/two.org]@local.docs` would be sent too, and is not in the plan" in run.err
+    assert pairs(home.inbox("docs")) == ()
+
+
+@pytest.fixture
+def second_key(gnupg: Key, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The keyring holds another key as well, which is not the default one."""
+    folder = Path(tempfile.mkdtemp(prefix="cas-"))
+    try:
+        with throwaway_key(folder) as own:
+            monkeypatch.setenv("GNUPGHOME", str(folder))
+            command = ["gpg", "--batch", "--quiet", "--passphrase", "", "--status-fd", "1", "--quick-gen-key"]
+            made = subprocess.run([*command, "other", "ed25519", "sign"], check=True, capture_output=True, text=True)
+            (folder / "gpg.conf").write_text(f"default-key {own.fingerprint}\n", encoding="utf-8")
+            yield next(line.split()[3] for line in made.stdout.splitlines() if "KEY_CREATED" in line)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_plan_chooses_no_other_key_than_the_default_one_that_its_manifest_means(
+    cas: Callable[..., Run], home: Home, manifest: Path, second_key: str
+):
+    manifest.write_text(MANIFEST.replace("KEY", "true"), encoding="utf-8")
+    assert cas("plan", manifest, "-o", "release.plan").code == 0
+
+    def signed_by_another(body: dict[str, Any]) -> None:
+        for one in body["deliveries"]:
+            one["sign"]["key"] = second_key
+
+    edited(Path("release.plan"), signed_by_another)
+
+    run = cas("apply", "release.plan")
+
+    refused(run, "plan-changed")
+    assert "hint: name the key in the manifest" in run.err
+    assert pairs(home.inbox("docs")) == ()
+
+
+def sends_as_another(body: dict[str, Any]) -> None:
+    """All that follows from another sender, too."""
+    text = json.dumps(body).replace("from-builder-", "from-another-").replace('"builder"', '"another"')
+    body.update(json.loads(text))
+    for one in body["deliveries"]:
+        message, to = one["message"], one["destination"]["address"]
+        place = ("another", to, message["conversation"], message["sequence"])
+        one["identity"] = identity(*place, message["digest"])
+
+
+def test_a_plan_chooses_no_other_sender_for_what_lies_in_a_projects_folder(
+    cas: Callable[..., Run], home: Home, manifest: Path, planned: Path, tmp_path: Path
+):
+    assert cas("plan", manifest, "--only", "hello", "-o", "hello.plan").code == 0
+    edited(Path("hello.plan"), sends_as_another)
+
+    refused(run := cas("apply", "hello.plan"), "plan-changed")
+
+    assert "the plan sends as `another`" in run.err
+    assert "sender: another" in run.err
+
+
+def test_a_checkout_outside_of_the_projects_has_any_name(
+    cas: Callable[..., Run], home: Home, manifest: Path, planned: Path, tmp_path: Path
+):
+    checkout = tmp_path / "builds" / "1"
+    shutil.copytree(".", checkout)
+
+    assert cas("apply", planned, "--root", checkout).code == 0
+    assert "-from-builder-" in pairs(home.inbox("docs"))[0]
 
 
 def test_a_plan_of_another_format_is_refused(cas: Callable[..., Run], planned: Path):
@@ -434,6 +545,27 @@ def test_a_plan_takes_no_company_no_selection_and_no_variables(cas: Callable[...
     assert [(run.code, codes(run)) for _, run in runs] == [(64, [code]) for code, _ in runs]
 
 
+def test_halt_comes_before_a_plan_is_looked_at(cas: Callable[..., Run], home: Home, planned: Path):
+    home.halt("not now")
+    Path("hello.org").unlink()
+
+    run = cas("apply", planned, "--output", "json")
+
+    assert (run.code, json.loads(run.out)["halted"]) == (5, "HALT is set: not now")
+    assert not home.inbox("docs").exists()
+
+
+def test_a_plan_among_manifests_is_told_from_them_and_can_be_applied(cas: Callable[..., Run], manifest: Path):
+    assert cas("plan", manifest, "-o", "plan.yaml").code == 0
+
+    runs = [cas(verb, ".") for verb in ("validate", "plan", "apply")]
+
+    assert [(run.code, codes(run) or codes(Run(code=0, out="", err=run.out))) for run in runs] == [
+        (1, ["not-a-manifest"])
+    ] * 3
+    assert outcomes(cas("apply", "plan.yaml", "--output", "json")) == {"delivered": 2}
+
+
 # What is sent
 
 
@@ -512,6 +644,37 @@ def test_planned_here_applied_there_again_and_in_a_third_place_delivers_once(
         for name in pairs(peer.inbox(project)):
             (peer.inbox(project) / name).unlink()
     assert applied("second") == applied("third") == applied("fourth") == {"unchanged": 2}
+    assert (pairs(peer.inbox("docs")), pairs(peer.inbox("site"))) == ((), ())
+
+
+def test_two_homes_and_a_third_deliver_once_whoever_takes_the_messages_away(
+    home: Home, peer: Forge, gnupg: Key, message: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Other homes, users' folders, configurations and working folders; the peer alone is the same."""
+    message("hello.org")
+    Path("release.yaml").write_text(MANIFEST.replace("KEY", "true").replace("local.", "forge."), encoding="utf-8")
+    assert called("plan", "release.yaml", "-o", tmp_path / "release.plan").code == 0
+
+    def applied_in(name: str) -> dict[str, int]:
+        other = Home(path=tmp_path / name)
+        other.peers(peer.toml())
+        shutil.copytree(home.known_hosts.parent, other.known_hosts.parent, dirs_exist_ok=True)
+        checkout = other.path / "checkout"
+        for file in ("release.yaml", "hello.org"):
+            checkout.mkdir(exist_ok=True)
+            shutil.copy(home.projects / "builder" / file, checkout / file)
+        monkeypatch.setenv("HOME", str(other.path))
+        monkeypatch.chdir(other.path)
+        run = called("apply", tmp_path / "release.plan", "--root", "checkout", "--output", "json")
+        assert run.code == 0, run.err
+        return outcomes(run)
+
+    assert applied_in("second") == {"delivered": 2}
+    assert applied_in("second") == {"unchanged": 2}
+    for project in ("docs", "site"):
+        for name in pairs(peer.inbox(project)):
+            (peer.inbox(project) / name).unlink()
+    assert applied_in("second") == applied_in("third") == {"unchanged": 2}
     assert (pairs(peer.inbox("docs")), pairs(peer.inbox("site"))) == ((), ())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cas.comparison import Comparison
 from cas.inventory import Destination
@@ -25,9 +25,14 @@ def lines(plan: Plan, states: Mapping[str, str] | None = None) -> Iterator[str]:
             yield f"  known here {state}"
 
 
-def whole(plan: Plan, digest: str, states: Mapping[str, str]) -> Iterator[str]:
-    """A plan as it lies in a file: what it is, what it was made from, and its deliveries."""
+def whole(plan: Plan, digest: str, states: Mapping[str, str], seals: Iterable[str] | None = None) -> Iterator[str]:
+    """A plan as it lies in a file: what it is, what it was made from, and its deliveries.
+
+    `seals`: the keys that sealed a bundle; None for a plan without its messages.
+    """
     yield f"{digest}, of cas {plan.tool_version}"
+    if seals is not None:
+        yield f"a bundle, sealed by {', '.join(sorted(seals)) or 'nobody'}"
     yield f"expires {timestamp(plan.expires)}" if plan.expires else "never expires"
     for name, value in sorted(plan.variables.items()):
         yield f"with {name}={value}"
@@ -36,10 +41,10 @@ def whole(plan: Plan, digest: str, states: Mapping[str, str]) -> Iterator[str]:
     yield from lines(plan, states)
 
 
-def written(plan: Plan, file: str, digest: str) -> str:
-    """That a plan lies in a file now."""
+def written(plan: Plan, file: str, digest: str, *, bundled: bool = False) -> str:
+    """That a plan lies in a file now, or its bundle."""
     until = f"until {timestamp(plan.expires)}" if plan.expires else "without end"
-    return f"planned: {file}, {counted(len(plan.deliveries))}, good {until}, {digest}"
+    return f"{'bundled' if bundled else 'planned'}: {file}, {counted(len(plan.deliveries))}, good {until}, {digest}"
 
 
 def difference(comparison: Comparison | None, texts: Sequence[tuple[str, str, str]]) -> Iterator[str]:

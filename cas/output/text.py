@@ -29,12 +29,13 @@ STAYS_OPEN = "it stays open: `cas retry --all` finishes it; to send it anew woul
 class TextView:
     """Says a run as it goes: results to `out`, words to `err`, what is never left out to `problem`.
 
-    `events`: a line for every event; `recap`: the counts for each destination at the end.
+    `events`: a line for every event; `recap`: the counts for each destination at the end; `arrived`: the word for what
+    is there now.
     """
 
-    def __init__(self, out: Say, err: Say, problem: Say, *, events: bool, recap: bool) -> None:
+    def __init__(self, out: Say, err: Say, problem: Say, *, events: bool, recap: bool, arrived: str = "sent") -> None:
         self._out, self._err, self._problem = out, err, problem
-        self._events, self._recap = events, recap
+        self._events, self._recap, self._arrived = events, recap, arrived
         self._signatures: set[str] = set()
         self._announced: set[tuple[str, int, str]] = set()
         self._finished: list[DeliveryFinished] = []
@@ -83,7 +84,7 @@ class TextView:
         path = "/".join((event.where, *event.files[-1:]))
         match event.outcome:
             case Outcome.DELIVERED:
-                self._out(f"sent: {path}")
+                self._out(f"{self._arrived}: {path}")
                 if event.durable is False:
                     self._err(f"note: {event.id}: the other side cannot sync to disk; a power cut there may lose it")
             case Outcome.UNCHANGED:

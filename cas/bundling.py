@@ -1,0 +1,149 @@
+"""Bundling: a plan into a bundle, signed where the keys are; and a bundle proved, to be delivered where they are not.
+
+Proving is complete before the first byte moves. It reads no manifest: the bundle is made again from its own messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from cas import bundle as bundles
+from cas import loader, planner
+from cas.bundle import Bundle, Wanted
+from cas.diagnostics import Diagnostic, InvalidInput
+from cas.errors import CasError
+from cas.inventory import Inventory, resolve
+from cas.names import digest
+from cas.output.diagnostics import from_error
+from cas.plan import DELIVER, Plan
+from cas.plan_file import ANEW, PlanFile, refusal, untimely
+from cas.preparation import Ready
+from cas.redraft import redrafted, sends
+from cas.reproduction import differences, from_here, refused
+from cas.selection import part_of
+from cas.signatures import AT_ONCE, signatures
+from cas.signer import Signer
+from cas.surroundings import Surroundings
+from cas.verdict import State, Verdict
+from cas.verifier import Verifier
+
+OF_THE_KEY = {
+    State.UNKNOWN_KEY: "is not known here",
+    State.EXPIRED_KEY: "has expired",
+    State.REVOKED_KEY: "is revoked",
+}
+OF_THE_SIGNATURE = {State.BAD: "is not that of these bytes", State.EXPIRED: "has expired"}
+SPLIT = "plan a part of it: --only, --limit, --tags"
+
+
+def bundled(ready: Ready, signer: Signer) -> bytes:
+    """The bundle of a plan, signed and sealed. Raises InvalidInput, SigningError."""
+    made = signatures(bundles.signed(ready.plan), content=ready.contents, sign=signer.sign, stop=lambda: None)
+    good = {wanted: result for wanted, result in made.items() if not isinstance(result, CasError)}
+    if errors := [result for result in made.values() if isinstance(result, CasError)]:
+        raise InvalidInput(dict.fromkeys(map(from_error, errors)))
+    body = bundles.body(ready.plan, ready.contents, good)
+    text = bundles.seal_text(body)
+    content = bundles.canonical(body, {key: signer.sign(text, key) for key in bundles.keys(ready.plan)})
+    if len(content) > loader.LARGEST_PLAN:
+        words = f"the bundle has {len(content)} bytes, and no plan file may have more than {loader.LARGEST_PLAN}"
+        raise InvalidInput([Diagnostic(code="too-large", message=words, hint=SPLIT)])
+    return content
+
+
+def proved(held: PlanFile, found: Sequence[Diagnostic], only: Sequence[str], around: Surroundings) -> Ready:
+    """The plan of a bundle, ready to be delivered, or the part of it that `only` names.
+
+    Raises InvalidInput, exit code 6, with these findings and all reasons together; UsageError for what fits nothing.
+    """
+    plan, file = held.plan, held.file
+    part = part_of(plan, only)
+    bundle, misfits = bundles.parse(held)
+    reasons = [*found, *untimely(plan, around.now(), file), *misfits]
+    try:
+        inventory, warnings = loader.load_inventory(around.config)
+        reasons += _too_large(bundle, inventory, file)
+        here = _again(plan, bundle, inventory, around.hostname, file)
+        reasons += differences(plan, here, file)
+    except InvalidInput as error:
+        reasons += refused(error)
+    reasons += _unsound(held, bundle, around.environment)
+    if reasons:
+        raise InvalidInput(dict.fromkeys(reasons))
+    return Ready(
+        plan=from_here(part, here),
+        contents=loader.Contents(held=bundle.contents),
+        root=Path(file).absolute(),
+        policy=inventory.policy,
+        warnings=tuple(warnings),
+        stated=held.digest,
+        sign=lambda content, key: bundle.signatures[digest(content), key],
+    )
+
+
+def _again(plan: Plan, bundle: Bundle, inventory: Inventory, hostname: str, file: str) -> Plan:
+    """The plan that the planner makes of these messages, here. Raises InvalidInput."""
+    drafts, found = redrafted(
+        plan, bundle.contents, lambda text: resolve(inventory, text, hostname=hostname, place=None), file
+    )
+    if found:
+        raise InvalidInput(found)
+    made = planner.deliveries(sends(plan), drafts, inventory, clock=plan.clock, fingerprint=lambda name: name or "")
+    # What is not delivered has no message here: nobody can tell what its identity was made from.
+    left_out = {one.id: one.identity for one in plan.deliveries if one.action != DELIVER}
+    return replace(plan, deliveries=tuple(replace(one, identity=left_out.get(one.id, one.identity)) for one in made))
+
+
+def _too_large(bundle: Bundle, inventory: Inventory, file: str) -> Iterator[Diagnostic]:
+    limit = inventory.policy.max_bytes
+    for name, content in bundle.contents.items():
+        if len(content) > limit:
+            words = f"the message {name} has {len(content)} bytes, and `{inventory.file}` allows {limit}"
+            yield refusal("too-large", words, file, "see `max_bytes` of [policy]")
+
+
+def _unsound(held: PlanFile, bundle: Bundle, environment: Mapping[str, str]) -> Iterator[Diagnostic]:
+    """What of the signatures and the seals is not good, or not by the key that is planned."""
+    ids = {
+        (one.message.digest, one.sign.key): one.id
+        for one in reversed(held.plan.deliveries)
+        if one.action == DELIVER and one.sign and one.sign.key
+    }
+    text = bundles.seal_text(held.body)
+
+    verifier = Verifier(environment=environment)
+
+    def looked_at(wanted: Wanted) -> Verdict | CasError:
+        name, key = wanted
+        content, signature = (bundle.contents[name], bundle.signatures[wanted]) if name else (text, bundle.seals[key])
+        try:
+            return verifier.verdict(content, signature)
+        except CasError as error:
+            return error
+
+    wanted = [("", key) for key in bundle.seals] + [one for one in bundle.signatures if one[0] in bundle.contents]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for one, found in zip(wanted, pool.map(looked_at, wanted), strict=True):
+            if isinstance(found, CasError) or not found.good or found.key != one[1]:
+                yield _told(ids.get(one), one[1], found, held.file)
+
+
+def _told(id_: str | None, key: str, found: Verdict | CasError, file: str) -> Diagnostic:
+    """`id_`: of the delivery whose message it is; None for a seal."""
+    if isinstance(found, CasError):
+        return refusal("plan-key", f"the signatures by {key} cannot be looked at: {found}", file, found.hint)
+    if words := OF_THE_KEY.get(found.state):
+        unknown = f"where it is: gpg --armor --export {key} >key.asc; and here: gpg --import key.asc"
+        hint = unknown if found.state is State.UNKNOWN_KEY else "plan again with a key that is valid"
+        return refusal("plan-key", f"the key {key}, which has signed, {words}", file, hint)
+    wrong = (
+        f"is by the key {found.key}" if found.good else OF_THE_SIGNATURE.get(found.state, "is none that gpg can read")
+    )
+    if id_ is None:
+        return refusal(
+            "plan-edited", f"the bundle was edited after the key {key} sealed it: the seal {wrong}", file, ANEW
+        )
+    return refusal("plan-signature", f"`{id_}`: the signature of its message {wrong}", file, ANEW)
