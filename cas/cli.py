@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cas import __version__, cli_mail
+from cas import __version__, cli_mail, cli_upkeep, completing
 from cas.errors import ExitCode
 from cas.options import FOLDER, PATHS, AsPath, age, with_choice, with_limits, with_reports, with_surroundings
 from cas.signals import Interrupted, raised
@@ -91,7 +91,7 @@ def cas() -> None:
 
 
 @cas.command()
-@click.argument("destination")
+@click.argument("destination", shell_complete=completing.destinations)
 @click.argument("message", metavar="MESSAGE_FILE")
 @click.option("--no-sign", is_flag=True, help="Send without a signature; for testing.")
 @click.option("--key", metavar="KEYID", help="The key that signs, instead of gpg's default one.")
@@ -372,12 +372,13 @@ def demo(*, around: Surroundings, console: Console) -> int:
     show_default=True,
     help="What is counted together.",
 )
+@click.option("--peers", "everywhere", is_flag=True, help="Also whether HALT is set on each peer, over SSH.")
 @with_surroundings
-def status(*, by: str, around: Surroundings, console: Console) -> int:
+def status(*, by: str, everywhere: bool, around: Surroundings, console: Console) -> int:
     """Show what was delivered from here, and what is open."""
     from cas import upkeep
 
-    return upkeep.status(by, around, console)
+    return upkeep.status(by, around, console, everywhere=everywhere)
 
 
 @cas.command()
@@ -421,5 +422,5 @@ def prune(*, older_than: str, around: Surroundings, console: Console) -> int:
     return upkeep.prune(age(older_than, "--older-than"), around, console)
 
 
-for verb in cli_mail.VERBS:
+for verb in (*cli_mail.VERBS, *cli_upkeep.VERBS):
     cas.add_command(verb)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cas import completing
 from cas.options import AsPath, age, with_surroundings
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from cas.surroundings import Surroundings
 
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILE…", type=AsPath())
-PROJECT = click.argument("project", required=False)
+PROJECT = click.argument("project", required=False, shell_complete=completing.projects)
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""HALT: whether the file that stops all sending is there, and what it says. Looks at files; writes none."""
+"""HALT: whether the file that stops all sending is there, and what it says; setting and lifting it. One small file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cas.errors import HaltError, reason
+from cas.creation import create_all
+from cas.errors import CasError, HaltError, reason
 
 NAME = "HALT"
 LONGEST_REASON = 4096
@@ -36,10 +37,38 @@ def standing(folders: Iterable[Path]) -> Halt | None:
     return None
 
 
+def text(reason: str | None, who: str, when: str) -> str:
+    """What a HALT says: why, if that was said, then who set it and when."""
+    said = " ".join((reason or "").split())
+    return f"{said + ' ' if said else ''}(set by {who} at {when})\n"
+
+
+def place(folder: Path, words: str) -> bool:
+    """Set HALT in a configuration folder, whole, on disk; False where one stands, which is left. Raises CasError."""
+    try:
+        create_all({folder / NAME: words.encode()})
+    except CasError as error:
+        if error.code == "exists":
+            return False
+        raise
+    return True
+
+
+def lift(halt: Halt) -> None:
+    """Take a HALT away. Raises CasError for what is no file, or not ours to take away."""
+    try:
+        os.unlink(halt.path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        hint = f"see what stands there: ls -ld {halt.path}"
+        raise CasError(f"`{halt.path}` cannot be removed: {reason(error)}", code="not-lifted", hint=hint) from error
+
+
 def refuse(halt: Halt) -> HaltError:
     """The error of a HALT that stands."""
     said = f": {halt.reason}" if halt.reason else ""
-    return HaltError(f"HALT is set{said}", code="halt", hint=f"when it may go on: rm {halt.path}")
+    return HaltError(f"HALT is set{said}", code="halt", hint=f"when it may go on: cas resume, or rm {halt.path}")
 
 
 def _reason(path: Path) -> str:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from cas import failed_sends, halt, intents, loader
+from cas import failed_sends, halt, intents, loader, stopping
 from cas.batch import World
 from cas.diagnostics import Diagnostic, InvalidInput
 from cas.errors import CasError, ExitCode, UsageError, most_telling, reason
@@ -27,19 +27,30 @@ from cas.surroundings import Surroundings
 from cas.transports.transport import Transport
 
 SIGNALED = 128
+STANDS = {
+    stopping.State.DONE: "HALT is set",
+    stopping.State.ALREADY: "HALT is not set",
+    stopping.State.FAILED: "nobody knows whether HALT is set",
+}
 
 
-def status(by: str, around: Surroundings, console: Console) -> int:
-    """What was delivered from here, and what is open; `by` is run, destination or conversation."""
+def status(by: str, around: Surroundings, console: Console, *, everywhere: bool = False) -> int:
+    """What was delivered from here, and what is open; `by` is run, destination or conversation.
+
+    `everywhere`: also whether HALT is set on the peers, which are asked.
+    """
     entries = _entries(around)
     standing = halt.standing(around.halts)
+    peers = stopping.standing_there(around, console) if everywhere else []
     if console.form is not Form.TEXT:
+        told = [{"name": one.name, "halt": one.state.value, "words": one.words} for one in peers]
         counts = Counter(entry.state for entry in entries)
         console.result(
             as_json(
                 {
                     "format": "cas.status/1",
                     "halted": None if standing is None else standing.reason,
+                    **({"peers": told} if everywhere else {}),
                     "counts": dict(counts),
                     "deliveries": [entry_fields(entry) for entry in entries],
                 }
@@ -48,6 +59,8 @@ def status(by: str, around: Surroundings, console: Console) -> int:
         return ExitCode.OK
     if standing:
         console.result(f"HALT is set: {standing.reason or 'no reason given'} ({standing.path})")
+    for one in peers:
+        console.result(f"{one.name}: {STANDS[one.state]}{f': {one.words}' if one.words else ''} ({one.where})")
     for line in grouped(entries, by):
         console.result(line)
     _list(entries, console)

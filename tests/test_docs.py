@@ -26,6 +26,7 @@ from cas.errors import ExitCode
 from cas.events import Outcome
 from cas.loopback import Key
 from cas.output.result import NAMES
+from cas.surroundings import read_surroundings
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
@@ -216,8 +217,10 @@ def test_halt_goes_as_its_page_says(
     tmp_path: Path,
 ):
     message("hello.org")
+    around = read_surroundings(None, None)
+    own = {"/home/you": str(home.path), "you@laptop": f"{around.user}@{around.hostname}"}
 
-    follow(read("docs/how-to/halt.md"), home.projects / "builder", shell, tmp_path, **{"/home/you": str(home.path)})
+    follow(read("docs/how-to/halt.md"), home.projects / "builder", shell, tmp_path, **own)
 
 
 def test_a_failed_send_says_what_its_page_says(cas: Callable[..., Run], home: Home, gnupg: Key, message):

@@ -26,13 +26,18 @@ class HostKeys:
 
 def host_keys(texts: Iterable[str], host: str, port: int) -> HostKeys:
     """All that the files say of `host` at `port`. Lines that cannot be read count for nothing."""
-    name = host.lower() if port == 22 else f"[{host.lower()}]:{port}"
+    name = entry(host, port)
     found: dict[str, set[tuple[str, str]]] = {"": set(), "@revoked": set()}
     for line in (line for text in texts for line in text.split("\n")):
         marker, fields = _split(line)
         if marker in found and len(fields) >= 3 and _matches(fields[0], name):
             found[marker].add((fields[1], fields[2]))
     return HostKeys(trusted=frozenset(found[""] - found["@revoked"]), revoked=frozenset(found["@revoked"]))
+
+
+def entry(host: str, port: int) -> str:
+    """How a host stands there."""
+    return host.lower() if port == 22 else f"[{host.lower()}]:{port}"
 
 
 def fingerprint(key: str) -> str:

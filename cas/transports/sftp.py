@@ -40,6 +40,11 @@ class SftpFiles:
                 hint="use OpenSSH's sftp-server there",
             )
 
+    @property
+    def extensions(self) -> set[str]:
+        """What the server says that it can do beside the protocol."""
+        return self._channel.extensions
+
     def absolute(self, path: str) -> str:
         return path
 
@@ -58,6 +63,13 @@ class SftpFiles:
             raise await self._error(no, path) from no
         mode = _mode(answer)
         return Kind.FILE if stat.S_ISREG(mode) else Kind.FOLDER if stat.S_ISDIR(mode) else Kind.OTHER
+
+    async def changed(self, path: str) -> int | None:
+        """When a file was changed, by the clock there, in seconds since 1970; None where that is not told."""
+        try:
+            return _times(await Request(wire.CMD_LSTAT, (_remote(path),)))
+        except Refused as no:
+            raise await self._error(no, path) from no
 
     async def read(self, path: str) -> bytes | None:
         try:
@@ -244,6 +256,22 @@ def _listed(answer: Message) -> list[str]:
         answer.get_string()  # as `ls -l` shows it
         _mode(answer)
     return names
+
+
+def _times(attributes: Message) -> int | None:
+    """The time of the last change in attributes; None where it is not told."""
+    flags = attributes.get_int()
+    if flags & WITH_SIZE:
+        attributes.get_int64()
+    if flags & WITH_OWNER:
+        attributes.get_int()
+        attributes.get_int()
+    if flags & WITH_MODE:
+        attributes.get_int()
+    if not flags & WITH_TIMES:
+        return None
+    attributes.get_int()
+    return attributes.get_int()
 
 
 def _mode(attributes: Message) -> int:

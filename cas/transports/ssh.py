@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,51 @@ def connected(destination: Destination, *, home: Path, user: str, timeout: float
     return Session(connection, where, timeout, round_trip)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownKey:
+    """The key that a host shows: `name` and `port` as known_hosts has them, and what is known of it there."""
+
+    name: str
+    port: int
+    kind: str
+    key: str
+    known: known_hosts.HostKeys
+    file: Path
+    """The known_hosts file that is the user's own."""
+
+
+def shown_key(destination: Destination, *, home: Path, user: str, timeout: float) -> ShownKey:
+    """The key that a host shows, of a kind that is known, if one is; nobody logs in. Raises TransferError."""
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())
+    connection = _connection(destination, _configuration(home), home, user, timeout)
+    where = f"{connection.host}:{connection.port}"
+    asked = _Ask()
+    try:
+        keys = _secure(connection, home, None)
+        connection.client.set_missing_host_key_policy(asked)
+        if connection.gateway is None:
+            connection.connect_kwargs["sock"] = _socket(connection.host, connection.port, timeout)
+        connection.open()
+    except Exception as error:
+        if asked.key is None:
+            raise causes.from_connecting(error, where) from error
+    finally:
+        connection.client.close()
+        if isinstance(connection.gateway, Connection):
+            connection.gateway.close()
+    assert asked.key is not None
+    found = connection.ssh_config
+    alias = found.get("hostkeyalias")
+    return ShownKey(
+        name=alias or connection.host,
+        port=22 if alias else int(connection.port),
+        kind=asked.key.get_name(),
+        key=asked.key.get_base64(),
+        known=keys,
+        file=_expanded(shlex.split(found.get("userknownhostsfile", "~/.ssh/known_hosts"))[0], home),
+    )
+
+
 def login_name(destination: Destination, *, home: Path, user: str) -> str:
     """Who logs in at a destination, as `connected` would."""
     try:
@@ -169,8 +215,8 @@ def _connection(
     )
 
 
-def _secure(connection: Connection, home: Path, pin: str | None) -> None:
-    """Have the host's key checked, and that of each host that is jumped over."""
+def _secure(connection: Connection, home: Path, pin: str | None) -> known_hosts.HostKeys:
+    """Have the host's key checked, and that of each host that is jumped over; what is known of the host's."""
     found = connection.ssh_config
     port = int(connection.port)
     name = found.get("hostkeyalias") or connection.host
@@ -184,6 +230,19 @@ def _secure(connection: Connection, home: Path, pin: str | None) -> None:
         for key in ("banner_timeout", "auth_timeout", "channel_timeout"):
             connection.gateway.connect_kwargs[key] = connection.connect_timeout
         _secure(connection.gateway, home, None)
+    return keys
+
+
+class _Ask(MissingHostKeyPolicy):
+    """Takes down the key that a host shows, and goes no further."""
+
+    def __init__(self) -> None:
+        self.key: PKey | None = None
+
+    def missing_host_key(self, client: SSHClient, hostname: str, key: PKey) -> None:
+        del client, hostname
+        self.key = key
+        raise SSHException("this was all that was asked")
 
 
 def _preferring(algorithms: Collection[str], sock: socket.socket, **options: Any) -> Transport:

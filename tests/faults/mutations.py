@@ -115,8 +115,8 @@ MUTATIONS = (
     Mutation(
         name="HALT is not looked for first of all",
         file="commands.py",
-        old="    _unless_halted(around)\n    if not plans:\n        ready = preparation.of_manifests(",
-        new="    if not plans:\n        ready = preparation.of_manifests(",
+        old="    _unless_halted(around)\n    if not plans:\n        return preparation.of_manifests(",
+        new="    if not plans:\n        return preparation.of_manifests(",
         test="tests/test_apply.py::test_of_several_causes_the_most_telling_one_gives_the_exit_code",
     ),
     Mutation(

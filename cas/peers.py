@@ -1,0 +1,203 @@
+"""Peers: who there is, whether they can be reached, and whose host key is theirs. The verbs of `cas peers`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from cas import loader
+from cas.checks import Check, error, failed
+from cas.diagnostics import listed, suggestion
+from cas.errors import CasError, ExitCode, TransferError, UsageError, reason
+from cas.inventory import Destination, Inventory, resolve
+from cas.output import checks as check_view
+from cas.output.console import Console, Form
+from cas.output.result import as_json
+from cas.surroundings import Surroundings
+
+AT_ONCE = 16
+TIMEOUT = 10
+"""Seconds that each wait for a peer is bounded by."""
+PROBE = "cas"
+"""A project's name, where a peer is meant and none of its projects."""
+T = TypeVar("T")
+
+
+def list_peers(around: Surroundings, console: Console) -> int:
+    """All that peers.toml names, as it stands there."""
+    inventory = _inventory(around, console)
+    found = [_fields(inventory, name) for name in sorted(inventory.peers)]
+    if console.form is not Form.TEXT:
+        console.result(as_json({"format": "cas.peers/1", "peers": found}))
+        return ExitCode.OK
+    for one in found:
+        user, port = one["user"], one["port"]
+        where = f"{f'{user}@' if user else ''}{one['host']}{f':{port}' if port else ''}"
+        console.result(f"{one['name']}: {where}, {one['transport']}")
+    if not found:
+        console.say(f"`{inventory.file}` names no peers")
+    return ExitCode.OK
+
+
+def check(names: Sequence[str], around: Surroundings, console: Console) -> int:
+    """For each peer how far the way to it leads, all of them side by side."""
+    inventory = _inventory(around, console)
+    chosen = _chosen(inventory, names)
+    from cas.transports import peer  # before the threads: paramiko must not be loaded by two
+
+    def one(name: str) -> list[Check]:
+        inboxes = [
+            resolve(inventory, address, hostname="", place=None).inbox for address in _addresses(inventory, name)
+        ]
+        return peer.examined(
+            destination(inventory, name),
+            list(dict.fromkeys(inboxes)),
+            home=around.home,
+            user=around.user,
+            timeout=TIMEOUT,
+            now=time.time(),
+        )
+
+    found = beside(chosen, one)
+    checks = {name: [error("check", str(got))] if isinstance(got, CasError) else got for name, got in found.items()}
+    if console.form is Form.TEXT:
+        for name, some in checks.items():
+            console.result(f"{name} ({_where(destination(inventory, name))})")
+            for line in check_view.lines(some):
+                console.result(f"  {line}")
+    else:
+        told = [{"name": name, "checks": check_view.fields(some)} for name, some in checks.items()]
+        console.result(as_json({"format": "cas.checks/1", "peers": told}))
+    return ExitCode.DELIVERY if any(map(failed, checks.values())) else ExitCode.OK
+
+
+def trust(name: str, fingerprint: str | None, around: Surroundings, console: Console) -> int:
+    """Have a peer's host key known, once somebody has compared it. Raises TransferError, UsageError."""
+    inventory = _inventory(around, console)
+    to = destination(inventory, _chosen(inventory, [name])[0])
+    from cas.transports import known_hosts, ssh
+
+    try:
+        shown = ssh.shown_key(to, home=around.home, user=around.user, timeout=TIMEOUT)
+    except TransferError as problem:
+        problem.exit_code = ExitCode.DELIVERY
+        raise
+    print_ = known_hosts.fingerprint(shown.key)
+    entry = known_hosts.entry(shown.name, shown.port)
+    pair = (shown.kind, shown.key)
+    if pair in shown.known.revoked:
+        raise _untrusted(f"{entry} shows a key that is marked as revoked: {print_}", "ask whoever runs the host")
+    if to.host_key is not None and to.host_key != print_:
+        raise _untrusted(
+            f"{entry} shows {print_}, and `{inventory.file}` has {to.host_key} for it", "ask whoever runs the host"
+        )
+    if pair in shown.known.trusted or to.host_key is not None:
+        console.result(f"known already: {entry} {print_}")
+        return ExitCode.OK
+    if shown.known.trusted:
+        hint = f"ask whoever runs the host, whether it was set up anew; then: ssh-keygen -R '{entry}'"
+        raise _untrusted(f"{entry} shows another key than the one that is known: {print_}", hint)
+    if fingerprint is not None and fingerprint != print_:
+        raise _untrusted(f"{entry} shows {print_}, not {fingerprint}", "somebody may be in between: do not go on")
+    if fingerprint is None:
+        _ask(f"{entry} shows the key {print_}; does its owner say the same?", print_, around)
+    _record(shown.file, f"{entry} {shown.kind} {shown.key}\n")
+    console.result(f"known from now on: {entry} {print_}")
+    return ExitCode.OK
+
+
+def destination(inventory: Inventory, name: str) -> Destination:
+    """The way to a peer, of no project in particular."""
+    return resolve(inventory, f"{name}.{PROBE}", hostname="", place=None)
+
+
+def beside(names: Iterable[str], work: Callable[[str], T]) -> Mapping[str, T | CasError]:
+    """What the work gives for each, or the error that it raises; several at a time."""
+
+    def one(name: str) -> T | CasError:
+        try:
+            return work(name)
+        except CasError as problem:
+            return problem
+
+    wanted = list(names)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return dict(zip(wanted, pool.map(one, wanted), strict=True))
+
+
+def agreed(question: str, around: Surroundings) -> bool:
+    """Whether somebody at the terminal says yes. False where there is no terminal."""
+    if not around.interactive:
+        return False
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def _ask(question: str, print_: str, around: Surroundings) -> None:
+    if not around.interactive:
+        hint = "compare it with the host's own, then give it: --fingerprint SHA256:…"
+        raise UsageError(f"{question.partition(';')[0]}; nobody is there to compare it", code="not-compared", hint=hint)
+    if not agreed(question, around):
+        raise CasError(f"the key {print_} was not taken", code="not-trusted")
+
+
+def _record(path: Path, line: str) -> None:
+    """Add a line to a known_hosts file, on disk, behind whole lines. Raises CasError."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "r+b") as file:
+            whole = not file.seek(0, os.SEEK_END) or (file.seek(-1, os.SEEK_END) >= 0 and file.read(1) == b"\n")
+            file.write(("" if whole else "\n").encode() + line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as problem:
+        raise CasError(f"`{path}` cannot be written: {reason(problem)}", code="unwritable") from problem
+
+
+def _untrusted(message: str, hint: str) -> TransferError:
+    error = TransferError(message, code="not-trusted", permanent=True, hint=hint)
+    error.exit_code = ExitCode.DELIVERY
+    return error
+
+
+def _chosen(inventory: Inventory, names: Sequence[str]) -> list[str]:
+    """The peers that are meant, by default all. Raises UsageError for one that there is not."""
+    for name in (name for name in names if name not in inventory.peers):
+        hint = suggestion(name, inventory.peers) or f"the peers there are: {listed(inventory.peers)}"
+        raise UsageError(f"no peer `{name}` in `{inventory.file}`", code="no-such-peer", hint=hint)
+    return list(dict.fromkeys(names)) or sorted(inventory.peers)
+
+
+def _addresses(inventory: Inventory, name: str) -> list[str]:
+    """The inboxes of a peer that peers.toml speaks of: in groups, and of projects that have a path of their own."""
+    grouped = {one for members in inventory.groups.values() for one in members if one.startswith(f"{name}.")}
+    return sorted(grouped | {f"{name}.{project}" for project in inventory.inboxes})
+
+
+def _fields(inventory: Inventory, name: str) -> dict[str, object]:
+    peer = inventory.peers[name]
+    return {
+        "name": name,
+        "host": peer.host,
+        "user": peer.user,
+        "port": peer.port,
+        "transport": peer.transport,
+        "host_key": peer.host_key,
+        "projects": [one.partition(".")[2] for one in _addresses(inventory, name)],
+    }
+
+
+def _where(to: Destination) -> str:
+    return f"{f'{to.user}@' if to.user else ''}{to.host}{f':{to.port}' if to.port else ''}"
+
+
+def _inventory(around: Surroundings, console: Console) -> Inventory:
+    inventory, warnings = loader.load_inventory(around.config)
+    console.report(warnings)
+    return inventory

@@ -1,0 +1,162 @@
+"""Stopping: HALT set and lifted, here and at the peers. The verbs halt and resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from cas import halt as halts
+from cas import loader, peers
+from cas.errors import CasError, ExitCode, UsageError
+from cas.inventory import Inventory
+from cas.names import LEDGER, timestamp
+from cas.output.console import Console, Form
+from cas.output.result import as_json
+from cas.surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from cas.transports.sftp import SftpFiles
+
+HERE = "here"
+
+
+class State(Enum):
+    """How it is with one machine's HALT: as was wanted, or set; so before, or not set; nobody knows."""
+
+    DONE = "set"
+    ALREADY = "as-before"
+    FAILED = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """`words`: what stands or stood in HALT; or why nobody knows."""
+
+    name: str
+    state: State
+    where: str
+    words: str
+
+
+SET = {
+    State.DONE: "HALT is set",
+    State.ALREADY: "HALT was set already",
+    State.FAILED: "HALT was NOT set",
+}
+LIFTED = {
+    State.DONE: "HALT is lifted",
+    State.ALREADY: "HALT was not set",
+    State.FAILED: "HALT was NOT lifted",
+}
+
+
+def halt(words: str | None, *, everywhere: bool, yes: bool, around: Surroundings, console: Console) -> int:
+    """Set HALT here, and on every peer if it is to be everywhere. What stands is left as it is."""
+    inventory = _agreed("Set HALT here and on", everywhere=everywhere, yes=yes, around=around, console=console)
+    said = halts.text(words, f"{around.user}@{around.hostname}", timestamp(around.now()))
+    placed = halts.place(around.config, said)
+    standing = halts.standing(around.halts)
+    assert standing  # or somebody has lifted it meanwhile: then there is nothing to be told either
+    state = State.DONE if placed else State.ALREADY
+    results = [Result(name=HERE, state=state, where=str(standing.path), words=standing.reason)]
+    if inventory:
+        from cas.transports import peer
+
+        def one(files: SftpFiles) -> tuple[State, str]:
+            done = peer.set_halt(files, said)
+            return State.DONE if done else State.ALREADY, peer.halted(files) or ""
+
+        results += _asked(inventory, one, around)
+    return _told("halt", results, SET, console)
+
+
+def resume(*, everywhere: bool, yes: bool, around: Surroundings, console: Console) -> int:
+    """Lift HALT here, and on every peer if it is to be everywhere; say what stood there, and what is left to finish."""
+    inventory = _agreed("Lift HALT here and on", everywhere=everywhere, yes=yes, around=around, console=console)
+    results = []
+    while standing := halts.standing(around.halts):
+        halts.lift(standing)
+        results.append(Result(name=HERE, state=State.DONE, where=str(standing.path), words=standing.reason))
+    results = results or [Result(name=HERE, state=State.ALREADY, where=str(around.config), words="")]
+    if inventory:
+        from cas.transports import peer
+
+        def one(files: SftpFiles) -> tuple[State, str]:
+            stood = peer.halted(files)
+            if stood is None:
+                return State.ALREADY, ""
+            peer.lift_halt(files)
+            return State.DONE, stood
+
+        results += _asked(inventory, one, around)
+    code = _told("resume", results, LIFTED, console)
+    if (around.state / LEDGER).is_file():
+        from cas.ledger import Ledger
+
+        with closing(Ledger(around.state)) as ledger:
+            left = sum(entry.open for entry in ledger.entries())
+        if left:
+            console.say(f"{left} {'delivery is' if left == 1 else 'deliveries are'} left to finish: cas retry --all")
+    return code
+
+
+def standing_there(around: Surroundings, console: Console) -> list[Result]:
+    """Whether HALT is set on each peer: DONE where it is."""
+    inventory, warnings = loader.load_inventory(around.config)
+    console.report(warnings)
+    from cas.transports import peer
+
+    def one(files: SftpFiles) -> tuple[State, str]:
+        stood = peer.halted(files)
+        return (State.ALREADY, "") if stood is None else (State.DONE, stood)
+
+    return _asked(inventory, one, around)
+
+
+def _asked(inventory: Inventory, work: Callable[[SftpFiles], tuple[State, str]], around: Surroundings) -> list[Result]:
+    """Do it on each peer, side by side."""
+    from cas.transports import peer  # before the threads: paramiko must not be loaded by two
+
+    def at(name: str) -> AbstractContextManager[SftpFiles]:
+        to = peers.destination(inventory, name)
+        return peer.files_at(to, home=around.home, user=around.user, timeout=peers.TIMEOUT)
+
+    def one(name: str) -> tuple[State, str]:
+        with at(name) as files:
+            return work(files)
+
+    def result(name: str, got: tuple[State, str] | CasError) -> Result:
+        state, words = (State.FAILED, str(got)) if isinstance(got, CasError) else got
+        return Result(name=name, state=state, where=inventory.peers[name].host, words=words)
+
+    return [result(name, got) for name, got in peers.beside(sorted(inventory.peers), one).items()]
+
+
+def _agreed(what: str, *, everywhere: bool, yes: bool, around: Surroundings, console: Console) -> Inventory | None:
+    """The peers, if all of them are meant and somebody has said so. Raises UsageError where nobody can be asked."""
+    if not everywhere:
+        return None
+    inventory, warnings = loader.load_inventory(around.config)
+    console.report(warnings)
+    if yes or peers.agreed(f"{what} {', '.join(sorted(inventory.peers)) or 'no peers'}?", around):
+        return inventory
+    if not around.interactive:
+        raise UsageError("nobody is there to be asked", code="not-asked", hint="say it at once: --yes")
+    raise CasError("nothing was done", code="declined")
+
+
+def _told(verb: str, results: Iterable[Result], words_of: Mapping[State, str], console: Console) -> int:
+    found = list(results)
+    if console.form is Form.TEXT:
+        for one in found:
+            console.result(f"{one.name}: {words_of[one.state]} ({one.where}){f': {one.words}' if one.words else ''}")
+    else:
+        told = [{"name": one.name, "state": one.state.value, "where": one.where, "words": one.words} for one in found]
+        console.result(as_json({"format": f"cas.{verb}/1", "results": told}))
+    wrong = [one.name for one in found if one.state is State.FAILED]
+    if wrong:
+        console.problem(f"error: not done on {', '.join(wrong)}")
+    return ExitCode.DELIVERY if wrong else ExitCode.OK

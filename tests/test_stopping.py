@@ -1,0 +1,165 @@
+"""HALT set and lifted, here and on real peers."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import Forge, Home, Run
+
+from cas.loopback import Key
+
+Cas = Callable[..., Run]
+FAR = Path(".config/cross-agent-comms/HALT")
+
+
+def body(run: Run) -> Any:
+    return json.loads(run.out)
+
+
+def test_halt_stops_sending_and_resume_lets_it_go_on(cas: Cas, home: Home, message):
+    message("hello.org")
+
+    run = cas("halt", "deploy", "freeze")
+
+    assert run.code == 0
+    assert "here: HALT is set" in run.out
+    assert "deploy freeze (set by " in run.out
+    refused = cas("send", "local.docs", "hello.org", "--no-sign")
+    assert refused.code == 5
+    assert "deploy freeze" in refused.err
+    assert "cas resume" in refused.err
+    lifted = cas("resume")
+    assert lifted.code == 0
+    assert "here: HALT is lifted" in lifted.out
+    assert "deploy freeze" in lifted.out
+    assert cas("send", "local.docs", "hello.org", "--no-sign").code == 0
+
+
+def test_a_halt_that_stands_is_left_as_it_is(cas: Cas, home: Home):
+    home.halt("the first reason")
+
+    run = cas("halt", "another")
+
+    assert run.code == 0
+    assert "HALT was set already" in run.out
+    assert "the first reason" in run.out
+    assert (home.config / "HALT").read_text(encoding="utf-8") == "the first reason"
+
+
+def test_of_many_that_halt_at_once_each_sees_one_whole_reason(cas_process, home: Home):
+    runs = [cas_process("halt", f"reason-{number}") for number in range(8)]
+    outs = [run.communicate(timeout=30)[0] for run in runs]
+
+    assert [run.returncode for run in runs] == [0] * 8
+    said = (home.config / "HALT").read_text(encoding="utf-8").strip()
+    assert sum("HALT is set (" in out for out in outs) == 1
+    assert all(said in out for out in outs)
+    assert sorted(path.name for path in home.config.iterdir()) == ["HALT"]
+
+
+def test_resume_lifts_every_halt_that_counts_and_says_what_is_left(cas: Cas, home: Home, message):
+    message("hello.org")
+    home.obstruct("docs")
+    assert cas("send", "local.docs", "hello.org", "--no-sign").code == 1
+    home.halt("here")
+    Path("other").mkdir()
+    Path("other/HALT").write_text("there", encoding="utf-8")
+
+    run = cas("resume", "--config-dir", "other")
+
+    assert run.code == 0
+    assert [line.rpartition(": ")[2] for line in run.out.splitlines()] == ["here", "there"]
+    assert "1 delivery is left to finish: cas retry --all" in run.err
+    assert "HALT was not set" in cas("resume").out
+
+
+def test_a_halt_that_is_no_file_is_not_lifted_and_said(cas: Cas, home: Home):
+    (home.config / "HALT").mkdir(parents=True)
+
+    run = cas("resume")
+
+    assert run.code == 1
+    assert "error[not-lifted]" in run.err
+    assert cas("halt").code == 0
+
+
+def test_what_is_said_is_one_line_and_acts_on_no_terminal(cas: Cas, home: Home):
+    run = cas("halt", "a\n\x1b[31mb\u202e")
+
+    assert "a \\x1b[31mb\\u202e (set by" in run.out
+    assert len(run.out.splitlines()) == 1
+    assert "\x1b" not in run.out
+
+
+def test_halt_and_resume_reach_every_peer_and_tell_each(cas: Cas, home: Home, peer: Forge, message, gnupg: Key):
+    home.peers(peer.toml() + '[peers.nowhere]\nhost = "127.0.0.1"\nport = 1\n')
+    message("hello.org")
+
+    run = cas("halt", "wrong manifest", "--peers", "--yes", "--output", "json")
+
+    assert run.code == 3
+    assert [(one["name"], one["state"]) for one in body(run)["results"]] == [
+        ("here", "set"),
+        ("forge", "set"),
+        ("nowhere", "unknown"),
+    ]
+    assert "not done on nowhere" in run.err
+    assert "wrong manifest (set by " in (peer.home / FAR).read_text(encoding="utf-8")
+    assert os.listdir((peer.home / FAR).parent) == ["HALT"]
+    assert "HALT was set already" in cas("halt", "--peers", "--yes").out
+    status = cas("status", "--peers")
+    assert status.code == 0
+    assert "forge: HALT is set: wrong manifest" in status.out
+    assert "nowhere: nobody knows whether HALT is set" in status.out
+    home.peers(peer.toml())
+    lifted = cas("resume", "--peers", "--yes")
+    assert lifted.code == 0
+    assert not (peer.home / FAR).exists()
+    assert "forge: HALT is lifted" in lifted.out
+    assert "forge: HALT was not set" in cas("resume", "--peers", "--yes").out
+    told = body(cas("status", "--peers", "--output", "json"))["peers"]
+    assert told == [{"name": "forge", "halt": "as-before", "words": ""}]
+
+
+def test_without_a_terminal_and_without_yes_nothing_is_done(cas: Cas, home: Home, peer: Forge):
+    for verb in ("halt", "resume"):
+        run = cas(verb, "--peers")
+        assert run.code == 64
+        assert "error[not-asked]" in run.err
+    assert not (home.config / "HALT").exists()
+    assert not (peer.home / FAR).exists()
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 1), (b"\n", 1), (b"\x04", 1)])
+def test_on_a_terminal_it_is_asked(home: Home, peer: Forge, cas_process, answer: bytes, code: int):
+    import pty
+
+    master, slave = pty.openpty()
+    run = cas_process("halt", "--peers", stdin=slave, stdout=slave, stderr=slave)
+    os.close(slave)
+    text = bytearray()
+
+    def read() -> None:
+        try:
+            while piece := os.read(master, 4096):
+                text.extend(piece)
+                if b"[y/N]" in text and not asked.is_set():
+                    asked.set()
+                    os.write(master, answer)
+        except OSError:
+            pass
+
+    asked = threading.Event()
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert run.wait(30) == code
+    reader.join(10)
+    assert b"Set HALT here and on forge?" in text
+    assert (peer.home / FAR).exists() == (code == 0)
+    assert (home.config / "HALT").exists() == (code == 0)
