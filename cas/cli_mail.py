@@ -111,4 +111,21 @@ def watch(
     return watch.watch(watch.Wanted(project=project, new=new, once=once, seconds=seconds), around, console)
 
 
-VERBS = (inbox, verify, read, archive, watch)
+@click.command()
+@click.option("--allow-apply", is_flag=True, help="Also offer the tool apply, for plans that were made here.")
+@with_surroundings
+def mcp(*, allow_apply: bool, around: Surroundings, console: Console) -> int:
+    """Serve an agent over the Model Context Protocol, on standard input and output: plan, inbox, read, verify, status.
+
+    \b
+    pip install 'cross-agent-send[mcp]'
+    cas mcp --allow-apply
+    """
+    from cas import tools
+
+    del console
+    options = ("--config-dir", str(around.config), "--state-dir", str(around.state))
+    return tools.serve(around, options, allow_apply=allow_apply)
+
+
+VERBS = (inbox, verify, read, archive, watch, mcp)

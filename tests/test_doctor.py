@@ -57,6 +57,7 @@ def test_a_machine_on_which_nothing_was_done_yet_is_sound(cas: Cas, home: Home, 
 
     assert "error" not in {one["level"] for some in found.values() for one in some}
     assert "nothing was sent from here yet" in found["state"][0]["words"]
+    assert "no host is known\n           cas peers trust NAME\n" in cas("doctor").out
     assert not home.state.exists()
     assert not home.config.exists()
 

@@ -82,6 +82,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "stopping",
         "doctor",
         "completing",
+        "tools",
         "cli_mail",
         "cli_upkeep",
         "rehearsal",

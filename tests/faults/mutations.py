@@ -136,8 +136,8 @@ MUTATIONS = (
     Mutation(
         name="any host key is accepted",
         file="transports/ssh.py",
-        old="        del client, hostname\n",
-        new="        return\n",
+        old="        del client, hostname\n        shown = ",
+        new="        return\n        shown = ",
         test=f"{SEND}test_an_unknown_host_key_is_refused_at_once",
     ),
     Mutation(
