@@ -8,6 +8,7 @@ usage: ./do demo              signed messages arrive in an inbox here and in one
        ./do test [ARGUMENT…]  the whole test suite, or what pytest's arguments select (paths from this folder)
        ./do check             lint, format, types
        ./do faults            the whole fault suite, and what it counted into docs/reference/reliability.md
+       ./do docs [FOLDER]     the documentation as a site, into site/ or FOLDER; every link has to hold
        ./do bench [ARGUMENT…] cas beside its peers, and docs/reference/performance.md (--quick; --only SCENARIO; --rounds N)
        ./do help              these lines
 
@@ -28,7 +29,8 @@ main() {
         test) set_up test for-tests; run_tests "$@" ;;
         check) no_more "$@"; set_up check; run_checks ;;
         faults) set_up test for-tests; run_faults "$@" ;;
-        bench) set_up test for-tests; set_up_peers; run_bench "$@" ;;
+        docs) set_up test; set_up_beside docs docs/requirements.txt; build_docs "$@" ;;
+        bench) set_up test for-tests; set_up_beside bench tests/benchmarks/requirements.txt; run_bench "$@" ;;
         help | -h | --help) usage ;;
         *) usage >&2; exit 64 ;;
     esac
@@ -56,20 +58,26 @@ run_faults() {
     "$venv/bin/python" tests/faults/reliability.py "$report"
 }
 
-# What cas is measured beside has a Python environment of its own.
-set_up_peers() {
-    peers=$venv-bench
-    wanted=$(cksum <tests/benchmarks/requirements.txt)
-    if [ ! -f "$peers/stamp" ] || [ "$(cat "$peers/stamp")" != "$wanted" ]; then
-        echo "installing what cas is measured beside into $peers" >&2
-        "$venv/bin/python" -m venv "$peers"
-        "$peers/bin/python" -m pip install --quiet --disable-pip-version-check -r tests/benchmarks/requirements.txt >&2
-        echo "$wanted" >"$peers/stamp"
+# set_up_beside NAME REQUIREMENTS: what cas is measured beside, or documented with, has a Python environment of its own.
+set_up_beside() {
+    beside=$venv-$1
+    wanted=$(cksum <"$2")
+    if [ ! -f "$beside/stamp" ] || [ "$(cat "$beside/stamp")" != "$wanted" ]; then
+        echo "installing what $2 pins into $beside" >&2
+        "$venv/bin/python" -m venv --clear "$beside"
+        "$beside/bin/python" -m pip install --quiet --disable-pip-version-check -r "$2" >&2
+        echo "$wanted" >"$beside/stamp"
     fi
 }
 
+build_docs() {
+    [ $# -le 1 ] || { usage >&2; exit 64; }
+    "$beside/bin/python" docs/build.py "${1:-site}"
+    echo "see ${1:-site}/index.html" >&2
+}
+
 run_bench() {
-    CAS_BENCH_PYTHON=$peers/bin/python PYTHONPATH=tests "$venv/bin/python" -m benchmarks.bench "$@"
+    CAS_BENCH_PYTHON=$beside/bin/python PYTHONPATH=tests "$venv/bin/python" -m benchmarks.bench "$@"
 }
 
 run_checks() {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("manifest", "peers")
+PAGES = ("manifest", "peers", "plan")
 END = "<!-- end of what tests/reference.py writes -->"
 WORDS = {
     "string": ("text", "texts"),
@@ -53,7 +53,7 @@ def page_with(text: str, name: str) -> str:
     begin = f"<!-- from schemas/{name}.schema.json, by tests/reference.py -->"
     before, rest = text.split(begin)
     _, after = rest.split(END)
-    return f"{before}{begin}\n\n{tables(schema(name), TOML if name == 'peers' else YAML)}\n{END}{after}"
+    return f"{before}{begin}\n\n{tables(schema(name), LANGUAGES.get(name, JSON))}\n{END}{after}"
 
 
 def schema(name: str) -> Node:
@@ -234,6 +234,8 @@ def toml_value(value: Any) -> str:
 
 YAML = Language(value=yaml_value, map="map")
 TOML = Language(value=toml_value, map="table")
+JSON = Language(value=json.dumps, map="object")
+LANGUAGES = {"manifest": YAML, "peers": TOML}
 
 
 def main() -> None:
