@@ -260,14 +260,86 @@ def test_groups_go_as_their_page_says(
     assert ids == ["review@laptop.docs", "review@forge.site"]
 
 
+HELLO = "cas: 1\nsends: [{id: hello, destination: local.docs, message: hello.org}]\n"
+
+
+def test_plans_go_as_their_page_says(
+    home: Home, message, gnupg: Key, shell: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+):
+    builder = home.projects / "builder"
+    for folder in (builder, builder / "checkout" / "playbooks", builder / "playbooks"):
+        message(folder / "hello.org")
+        (folder / "release.yaml").write_text(HELLO, encoding="utf-8")
+    text = read("docs/how-to/plans.md").replace("5CA7F1CE5E8E605E770C0236B4B61A2737D6A700", gnupg.fingerprint)
+
+    follow(text, builder, shell, tmp_path)
+
+    assert {path.name for path in builder.glob("*.plan")} == {"release.plan", "release-2.plan", "monday.plan"}
+    assert (builder / "release.bundle").stat().st_mode & 0o777 == 0o600
+    assert len(list((builder / "rehearsal" / "local.docs").glob("*.org"))) == 1
+    assert len(list(home.inbox("docs").glob("*.org"))) == 1
+
+
+def test_a_failed_send_is_finished_as_its_page_says(
+    home: Home, peer: Forge, message, gnupg: Key, shell: Callable[..., subprocess.CompletedProcess[str]]
+):
+    message("hello.org")
+    home.peers(peer.toml(port=1))
+    builder = home.projects / "builder"
+    assert shell("cas send forge.site hello.org --retries 0", builder).returncode == 3
+    look, every, marker, anew = [
+        block.text for block in blocks(read("docs/how-to/failed-send.md")) if block.language == "sh"
+    ]
+    (path,) = home.markers()
+    named = re.sub(r"~/\S*\.json", shlex.quote(str(path)), marker)
+    assert str(path) in named
+
+    for command in (look, every, anew):
+        assert (shell(command, builder).returncode == 0) == (command == look)
+    home.peers(peer.toml())
+    (path,) = home.markers()
+    for command in (re.sub(r"~/\S*\.json", shlex.quote(str(path)), marker), every, anew):
+        run = shell(command, builder)
+        assert run.returncode == 0, run.stdout
+
+    assert len(list(peer.inbox("site").glob("*.org"))) == 1
+
+
+def test_the_first_peer_is_added_as_its_page_says(
+    home: Home, peer: Forge, message, gnupg: Key, shell: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+):
+    message("hello.org")
+    line = home.known_hosts.read_text(encoding="utf-8")
+    home.known_hosts.unlink()
+    home.peers(peer.toml().replace("[peers.forge]", "[peers.laptop]"))
+    public = tmp_path / "host_key.pub"
+    public.write_text(line.split(maxsplit=1)[1], encoding="utf-8")
+    show, trust, send, again, hand_out = [
+        block.text for block in blocks(read("docs/how-to/first-peer.md")) if block.language == "sh"
+    ]
+    builder = home.projects / "builder"
+    assert shell(send, builder).returncode == 3
+
+    shown = shell(show.replace("/etc/ssh/ssh_host_ed25519_key.pub", shlex.quote(str(public))), builder).stdout
+    for command in (re.sub(r"SHA256:\S+", shown.split()[1], trust), again, send):
+        run = shell(command, builder)
+        assert run.returncode == 0, run.stdout
+    options = f"-i {peer.identity_file} -p {peer.port} -o UserKnownHostsFile={home.known_hosts}"
+    program(tmp_path / "programs" / "ssh", f'exec {shutil.which("ssh")} {options} "$@"')
+    there = hand_out.replace("agent@laptop.tailnet.ts.net", f"{peer.user}@{peer.host}")
+    # An agent's socket cannot lie as deep as this home does; a public key needs none.
+    run = shell(there.replace("--export builder", "--export").replace("--import", "--no-autostart --import"), builder)
+
+    assert run.returncode == 0, run.stdout
+    assert len(list(peer.inbox("docs").glob("*.org"))) == 2
+
+
 @pytest.mark.parametrize("page", ["docs/how-to/doctor.md", "docs/how-to/scheduled.md"])
 def test_a_page_for_who_keeps_it_running_can_be_followed(
     page: str, home: Home, message, shell: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ):
     message(home.path / "hello.org")
-    (home.path / "outbox.yaml").write_text(
-        "cas: 1\nsends: [{id: hello, destination: local.docs, message: hello.org}]\n", encoding="utf-8"
-    )
+    (home.path / "outbox.yaml").write_text(HELLO, encoding="utf-8")
 
     follow(read(page), home.path, shell, tmp_path)
 
