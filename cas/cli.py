@@ -62,6 +62,9 @@ def _say_usage_error(error: click.ClickException, verb: str = "") -> None:
     from cas.output.annotations import defused
     from cas.output.visible import visible
 
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # a group without a verb: help, and nothing quoted
+        error.show(sys.stderr)
+        return
     words = visible(error.format_message())
     words = defused(words) if in_workflow("auto", os.environ) else words
     click.UsageError(words, ctx=getattr(error, "ctx", None)).show(sys.stderr)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cas import halt as halts
 from cas import loader, peers
+from cas.diagnostics import InvalidInput
 from cas.errors import CasError, ExitCode, UsageError
 from cas.inventory import Inventory
 from cas.names import LEDGER, timestamp
@@ -55,8 +56,13 @@ LIFTED = {
 
 def halt(words: str | None, *, everywhere: bool, yes: bool, around: Surroundings, console: Console) -> int:
     """Set HALT here, and on every peer if it is to be everywhere. What stands is left as it is."""
-    inventory = _agreed("Set HALT here and on", everywhere=everywhere, yes=yes, around=around, console=console)
     said = halts.text(words, f"{around.user}@{around.hostname}", timestamp(around.now()))
+    try:
+        inventory = _agreed("Set HALT here and on", everywhere=everywhere, yes=yes, around=around, console=console)
+    except InvalidInput:  # who the peers are, nobody can read; here it can be set, and is wanted
+        if yes and halts.place(around.config, said):
+            console.problem(f"HALT is set here, in {around.config}, and nowhere else")
+        raise
     placed = halts.place(around.config, said)
     standing = halts.standing(around.halts)
     assert standing  # or somebody has lifted it meanwhile: then there is nothing to be told either

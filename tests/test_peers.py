@@ -130,6 +130,14 @@ def test_a_name_that_is_no_peers_is_refused_with_the_near_one(cas: Cas, home: Ho
     assert "did you mean `forge`?" in run.err
 
 
+def test_without_a_verb_of_its_own_the_help_is_shown(cas: Cas, home: Home):
+    run = cas("peers")
+
+    assert run.code == 64
+    assert run.err.startswith("Usage: cas peers ")
+    assert "\n  check  Try the way to each peer" in run.err
+
+
 # Trust
 
 

@@ -127,6 +127,17 @@ def test_halt_and_resume_reach_every_peer_and_tell_each(cas: Cas, home: Home, pe
     assert told == [{"name": "forge", "halt": "as-before", "words": ""}]
 
 
+def test_a_peers_toml_that_cannot_be_read_keeps_nobody_from_halting_here(cas: Cas, home: Home):
+    home.peers("[peers.forge\n")
+
+    run = cas("halt", "now", "--peers", "--yes")
+
+    assert run.code == 1
+    assert "HALT is set here" in run.err
+    assert "error[invalid-peers]" in run.err
+    assert (home.config / "HALT").read_text(encoding="utf-8").startswith("now (set by ")
+
+
 def test_without_a_terminal_and_without_yes_nothing_is_done(cas: Cas, home: Home, peer: Forge):
     for verb in ("halt", "resume"):
         run = cas(verb, "--peers")
