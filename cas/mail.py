@@ -14,7 +14,7 @@ from cas.arrival import PROCESSED, Arrival, Contents, Kind, contents, read, trus
 from cas.diagnostics import Diagnostic
 from cas.errors import CasError, ExitCode, UsageError
 from cas.inventory import LOCAL, Inventory, resolve
-from cas.names import SIGNATURE_SUFFIX, full_fingerprint, sender_of, signature_name
+from cas.names import SIGNATURE_SUFFIX, full_fingerprint, is_name, sender_of, signature_name
 from cas.output import diagnostics as diagnostic_view
 from cas.output import inbox as inbox_view
 from cas.output.console import Console, Form
@@ -193,8 +193,13 @@ def reader_for(around: Surroundings, console: Console, *, verify: bool = True) -
 
 
 def folder_of(project: str | None, inventory: Inventory, around: Surroundings) -> Path:
-    """The inbox of a project on this machine; by default of that of the working folder. Raises InvalidInput, code 2."""
+    """The inbox of a project on this machine; by default of that of the working folder. Raises InvalidInput, code 2, or
+    UsageError."""
     name = project or sender_of(around.folder.resolve(), around.projects.resolve())
+    if not project and not is_name(name):
+        raise UsageError(
+            f"the working folder `{around.folder}` is that of no project", code="no-project", hint="name one: PROJECT"
+        )
     destination = resolve(inventory, f"{LOCAL}.{name}", hostname=around.hostname, place=None)
     return Path(LocalFiles(around.home).absolute(destination.inbox))
 

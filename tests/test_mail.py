@@ -114,6 +114,17 @@ def test_a_project_that_cannot_be_one_is_refused(cas: Cas, home: Home, name: str
     assert "Traceback" not in run.err
 
 
+def test_a_folder_that_is_no_projects_is_told(cas: Cas, home: Home, monkeypatch):
+    folder = home.path / "a b"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    for verb in (("inbox",), ("watch", "--timeout", "1s")):
+        run = cas(*verb)
+        assert run.code == 64
+        assert "error[no-project]" in run.err
+
+
 def test_whose_keys_speak_for_a_sender_is_said_in_peers_toml(cas: Cas, send: Send, home: Home, gnupg: Key):
     send(1)
 

@@ -61,13 +61,13 @@ class SftpFiles:
             if no.status == NO_SUCH_FILE:
                 return None
             raise await self._error(no, path) from no
-        mode = _mode(answer)
+        mode, _ = _attributes(answer)
         return Kind.FILE if stat.S_ISREG(mode) else Kind.FOLDER if stat.S_ISDIR(mode) else Kind.OTHER
 
     async def changed(self, path: str) -> int | None:
         """When a file was changed, by the clock there, in seconds since 1970; None where that is not told."""
         try:
-            return _times(await Request(wire.CMD_LSTAT, (_remote(path),)))
+            return _attributes(await Request(wire.CMD_LSTAT, (_remote(path),)))[1]
         except Refused as no:
             raise await self._error(no, path) from no
 
@@ -254,41 +254,27 @@ def _listed(answer: Message) -> list[str]:
     for _ in range(answer.get_int()):
         names.append(answer.get_string().decode("utf-8", "surrogateescape"))
         answer.get_string()  # as `ls -l` shows it
-        _mode(answer)
+        _attributes(answer)
     return names
 
 
-def _times(attributes: Message) -> int | None:
-    """The time of the last change in attributes; None where it is not told."""
-    flags = attributes.get_int()
+def _attributes(answer: Message) -> tuple[int, int | None]:
+    """The mode in attributes, 0 where it is not told, and the time of the last change. The rest is passed over."""
+    flags = answer.get_int()
     if flags & WITH_SIZE:
-        attributes.get_int64()
+        answer.get_int64()
     if flags & WITH_OWNER:
-        attributes.get_int()
-        attributes.get_int()
-    if flags & WITH_MODE:
-        attributes.get_int()
-    if not flags & WITH_TIMES:
-        return None
-    attributes.get_int()
-    return attributes.get_int()
-
-
-def _mode(attributes: Message) -> int:
-    """The mode in attributes; 0 where it is not told. What comes after is not read, but passed over."""
-    flags = attributes.get_int()
-    if flags & WITH_SIZE:
-        attributes.get_int64()
-    if flags & WITH_OWNER:
-        attributes.get_int()
-        attributes.get_int()
-    mode = attributes.get_int() if flags & WITH_MODE else 0
+        answer.get_int()
+        answer.get_int()
+    mode = answer.get_int() if flags & WITH_MODE else 0
+    changed = None
     if flags & WITH_TIMES:
-        attributes.get_int64()
-    for _ in range(attributes.get_int() if flags & WITH_EXTENSIONS else 0):
-        attributes.get_string()
-        attributes.get_string()
-    return mode
+        answer.get_int()
+        changed = answer.get_int()
+    for _ in range(answer.get_int() if flags & WITH_EXTENSIONS else 0):
+        answer.get_string()
+        answer.get_string()
+    return mode, changed
 
 
 def _failure(message: str, code: str, *, permanent: bool = True, hint: str | None = None) -> TransferError:
