@@ -64,10 +64,9 @@ def halt(words: str | None, *, everywhere: bool, yes: bool, around: Surroundings
             console.problem(f"HALT is set here, in {around.config}, and nowhere else")
         raise
     placed = halts.place(around.config, said)
-    standing = halts.standing(around.halts)
-    assert standing  # or somebody has lifted it meanwhile: then there is nothing to be told either
+    stands = halts.standing(around.halts) or halts.Halt(path=around.config / halts.NAME, reason="")  # lifted meanwhile
     state = State.DONE if placed else State.ALREADY
-    results = [Result(name=HERE, state=state, where=str(standing.path), words=standing.reason)]
+    results = [Result(name=HERE, state=state, where=str(stands.path), words=stands.reason)]
     if inventory:
         from cas.transports import peer
 

@@ -192,7 +192,8 @@ def test_what_readme_shows_is_what_happens(
     readme = read("README.md")
     text = section(readme, "## Send a message") + section(readme, "## Declare instead")
 
-    follow(text, clone, shell, tmp_path, **{"/home/you": str(home.path)})
+    signer = {"(builder)": "(Throw-away key <throw-away@localhost.invalid>)"}
+    follow(text, clone, shell, tmp_path, **{"/home/you": str(home.path)}, **signer)
 
 
 def test_the_tutorial_can_be_followed(
