@@ -280,6 +280,17 @@ def test_a_child_that_is_killed_from_outside_is_told():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_this_process_ends_the_child_first(number: signal.Signals):
+    """In a process of its own, with one thread, as confined wants it: another thread would take the signal."""
+    command = f"import test_confined; test_confined.end_the_child_first({int(number)})"
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    ended = subprocess.run(
+        [sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert (ended.returncode, ended.stdout) == (0, "all of it held\n"), ended.stderr
+
+
+def end_the_child_first(number: int) -> None:
     reading, writing = os.pipe()
     files = _open_files()
 
@@ -295,8 +306,7 @@ def test_a_signal_to_this_process_ends_the_child_first(number: signal.Signals):
     assert not Path(f"/proc/{child}").exists()
     assert _open_files() == files
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
-    os.close(reading)
-    os.close(writing)
+    print("all of it held")
 
 
 def test_a_signal_that_is_only_noted_ends_nothing():
