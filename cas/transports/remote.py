@@ -9,16 +9,15 @@ import json
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cas.errors import CasError, HaltError, TransferError
-from cas.names import SIGNATURE_SUFFIX
-from cas.transports import causes, wire
-from cas.transports.attempt import WINDOW, Progress, Shown, Stop, lanes_of
+from cas.errors import CasError, TransferError
+from cas.transports import causes, orders, wire
+from cas.transports.attempt import WINDOW, Progress, Shown, Stop
 from cas.transports.files import Kind, T, Task, resumed
 from cas.transports.transport import Transport
 
@@ -284,30 +283,20 @@ class RemoteTransport(Transport):
         leave = _Leave(self._connection, stop, len(missing))
         heard: set[tuple[str, bool]] = set()
         try:
-            self._connection.send({"attempt": list(_orders(batch)), "require_durable": require_durable})
+            self._connection.send({"attempt": list(orders.of(batch)), "require_durable": require_durable})
             while "stand" not in (found := self._connection.receive(leave.look)):
                 if "ask" in found:
                     leave.give()
                     continue
                 item, name = missing[found["shown"]], found["name"]
-                _see(item, name, heard)
+                orders.see(item, name, heard)
                 shown(item, name)
             durable = wire.truth(found["durable"])
-            _settle(missing, found["stand"], halted=leave.stopped)
+            orders.settle(missing, found["stand"], halted=leave.stopped)
             self._remote.durable = durable
         except (CasError, ValueError, KeyError, TypeError) as error:
-            _lose(missing.values(), error if isinstance(error, CasError) else self._connection.strange(), leave)
-
-
-def _orders(batch: Sequence[Progress]) -> Iterator[wire.Fields]:
-    """What is missing, each behind what is known to stand before it in its lane."""
-    for lane in lanes_of(batch).values():
-        after = ""
-        for item in lane:
-            if item.done:
-                after = max(after, item.name)
-            else:
-                yield {**wire.order(item), "after": max(after, item.after)}
+            told = error if isinstance(error, CasError) else self._connection.strange()
+            orders.lose(missing.values(), told, asked=leave.given > 0)
 
 
 class _Leave:
@@ -333,48 +322,6 @@ class _Leave:
         if not self.stopped and (error := self._stop()):
             self.stopped = True
             self._connection.send({"halt": wire.error_fields(error)})
-
-
-def _see(item: Progress, name: str, heard: set[tuple[str, bool]]) -> None:
-    """A name has become visible there, and is on disk; raises ValueError where that was said before."""
-    message = wire.canonical(name.removesuffix(SIGNATURE_SUFFIX) if isinstance(name, str) else None)
-    news = (item.envelope.identity, name == message)
-    if news in heard:
-        raise ValueError("no news")
-    heard.add(news)
-    item.envelope = replace(item.envelope, name=message)
-    if name == message:
-        item.done = item.ours = item.asked = True
-
-
-def _settle(missing: Mapping[str, Progress], found: Sequence[Mapping[str, Any]], *, halted: bool) -> None:
-    """Take over where all stand; raises ValueError where that cannot be.
-
-    A lane ends at its first error. Without one, what is not done would be tried again without end.
-    """
-    if sorted(one["identity"] for one in found) != sorted(missing):
-        raise ValueError("not what was ordered")
-    for one in found:
-        item = missing[one["identity"]]
-        seen = item.done
-        wire.stand(item, one)
-        if seen and not item.done:
-            item.done = item.ours = True
-            raise ValueError("it was shown")
-        if isinstance(item.error, HaltError) and not halted:
-            raise ValueError("there is no HALT")
-    for lane in lanes_of(list(missing.values())).values():
-        stopped = next((item for item in lane if not item.done), None)
-        if stopped and stopped.error is None:
-            raise ValueError("neither done nor an error")
-
-
-def _lose(items: Iterable[Progress], error: CasError, leave: _Leave) -> None:
-    """What nobody has seen published may be so all the same, once there was leave."""
-    for item in items:
-        item.tried = True
-        if not item.done:
-            item.error, item.asked = error, item.asked or leave.given > 0
 
 
 def _no_python(where: str) -> NoPythonError:

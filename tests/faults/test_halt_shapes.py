@@ -39,7 +39,7 @@ sys.exit(main(sys.argv[4:]))
 # or when word comes of the first file that is visible.
 DRIVER_THERE = """
 import sys
-from cas.transports import remote
+from cas.transports import orders, remote
 from cas.cli import main
 from test_halt_shapes import made
 step, shape, path = sys.argv[1:4]
@@ -51,7 +51,7 @@ def before(whole):
 if step == "claim":
     remote._Leave.give = before(remote._Leave.give)
 else:
-    remote._see = before(remote._see)
+    orders.see = before(orders.see)
 sys.exit(main(sys.argv[4:]))
 """
 # Sets HALT once cas waits: for its next attempt, or for another run's lock.
