@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -15,19 +14,18 @@ from cas.intents import go_on, intent
 from cas.inventory import Destination
 from cas.ledger import Entry, Ledger
 from cas.names import signature_name, timestamp
-from cas.parcel import Parcel, parts
+from cas.parcel import Parcel
 from cas.signatures import Content
-from cas.transports import attempted
-from cas.transports.attempt import Progress, Stop, lanes_of
+from cas.transports.attempt import Progress, Shown, Stop, lanes_of
 from cas.transports.transport import Transport
-
-LOOK_EVERY = 0.25
-"""Seconds between two looks for HALT while waiting."""
-MOST_BYTES = 8 << 20
-"""Of messages, in one attempt at a part of a batch: what is under way is held in memory, here and there."""
 
 Connect = Callable[[Destination, int, int], AbstractContextManager[Transport]]
 """Opens the way to a destination, given the seconds that bound each wait, and how many deliveries; TransferError."""
+
+Engine = Callable[[Sequence[Parcel], int, "World", Shown], bool | None]
+"""Makes one attempt at deliveries to one host, each wait in it bounded by some seconds, and notes how far each came.
+
+Gives whether the other side syncs to disk, None where nobody knows; raises CasError where no attempt came about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +33,10 @@ class World:
     """What a batch is given: the doors to all that is outside it."""
 
     connect: Connect
-    slot: Callable[[], AbstractContextManager[object]]
-    """A place among the hosts that are delivered to at once. None is held during a back-off."""
+    engine: Engine
+    """Where attempts are made: in this process, or by the workers of another."""
+    places: int
+    """How many hosts are delivered to at once. None is held during a back-off."""
     where: Callable[[Destination], str]
     """A destination's inbox as people are told it."""
     stop: Stop
@@ -55,7 +55,7 @@ class World:
 
 
 class Batch:
-    """Deliveries to one host. `run` may be called once; `emit` is told each event as it happens.
+    """Deliveries to one host. `step` is called until it says that nothing is left; `emit` is told each event.
 
     `content` is asked for the bytes of what is new here, once, when its intent is written.
     """
@@ -69,11 +69,28 @@ class Batch:
         self._ids = {item.delivery.identity: item.delivery.id for item in items}
         self._open = {item.delivery.identity for item in items}
         self._begun: set[str] = set()
+        self._number = 0
         self._durable: bool | None = None
         self._told_made: set[str] = set()
 
-    def run(self) -> None:
-        """Deliver, with retries, until each delivery has its outcome."""
+    def step(self) -> int | None:
+        """Make the next attempt; the seconds to rest before the one after it, None where each has its outcome."""
+        if not self._number:
+            self._begin()
+        if self._open:
+            self._number += 1
+            self._try()
+            wait = self._settle()
+            if self._open:
+                return wait
+        return None
+
+    def give_up(self, error: HaltError) -> None:
+        """End all that is open, between two attempts."""
+        self._fail(error)
+        self._settle()
+
+    def _begin(self) -> None:
         for item in self._items:
             delivery = item.delivery
             self._emit(
@@ -85,15 +102,7 @@ class Batch:
                 )
             )
         self._intend()
-        self._settle(0)  # what could not be signed or noted never sets out
-        number = 0
-        while self._open:
-            number += 1
-            self._try()
-            wait = self._settle(number)
-            if self._open and (error := self._waited(wait)):
-                self._fail(error)
-                self._settle(number)
+        self._settle()  # what could not be signed or noted never sets out
 
     def _intend(self) -> None:
         """Have each delivery in the ledger before anything moves; what stands there of an earlier run is what goes."""
@@ -126,20 +135,13 @@ class Batch:
         for item in self._items:
             item.error = None
         items = [item for item in self._items if item.done or item.delivery.identity in self._open]
-        world, destination = self._world, items[0].delivery.destination
+        world = self._world
         timeout = max(1, int(min(world.remaining(), max(item.delivery.retry.timeout for item in items))))
-        inboxes = {world.where(item.delivery.destination) for item in items}
         try:
-            with (
-                world.slot(),
-                world.hold(inboxes),
-                world.connect(destination, timeout, len(self._open)) as transport,
-                _cut_off(transport, world.remaining()),
-            ):
+            with world.hold({world.where(item.delivery.destination) for item in items}):
                 self._catch_up(items)
-                for part in parts(items, MOST_BYTES):
-                    attempted(part, transport, world.stop, self._published, require_durable=world.require_durable)
-                self._durable = transport.durable
+                if not all(item.done for item in items):
+                    self._durable = world.engine(items, timeout, world, self._published)
         except CasError as error:
             self._fail(error)
 
@@ -156,7 +158,7 @@ class Batch:
             if not item.done:
                 item.error = error
 
-    def _settle(self, number: int) -> int:
+    def _settle(self) -> int:
         """Give an outcome to each delivery that has one after this attempt; the seconds to wait for the others."""
         waits = [0]
         finished: list[DeliveryFinished] = []
@@ -169,7 +171,7 @@ class Batch:
                     finished.append(self._finished_behind(item, stopped))
                 elif item.error is None:
                     continue  # behind one that is tried again
-                elif (wait := self._noted(item, item.error, number)) is not None:
+                elif (wait := self._noted(item, item.error)) is not None:
                     waits.append(wait)
                 else:
                     stopped = self._finished_in_error(item, item.error)
@@ -187,9 +189,9 @@ class Batch:
             self._open.discard(event.identity)
             self._emit(event)
 
-    def _noted(self, item: Parcel, error: CasError, number: int) -> int | None:
+    def _noted(self, item: Parcel, error: CasError) -> int | None:
         """Note a failed attempt; the seconds until the next one, or None where there is none."""
-        retry = item.delivery.retry
+        retry, number = item.delivery.retry, self._number
         if number == 0 or not isinstance(error, TransferError):
             return None  # it never set out, or not for want of a way there
         backoff = retry.backoff or (0,)
@@ -208,15 +210,6 @@ class Batch:
             )
         )
         return wait
-
-    def _waited(self, seconds: float) -> HaltError | None:
-        """Pause, looking for HALT; the reason to stop, if one came up."""
-        error = self._world.stop()
-        while seconds > 0 and not error:
-            self._world.pause(min(seconds, LOOK_EVERY))
-            seconds -= LOOK_EVERY
-            error = self._world.stop()
-        return error
 
     def _finished_in_error(self, item: Parcel, error: CasError) -> DeliveryFinished:
         local = item.delivery.destination.host is None
@@ -279,6 +272,7 @@ class Batch:
             attempts=tuple(self._attempts[delivery.identity]),
             open=delivery.identity in self._begun and outcome not in (Outcome.DELIVERED, Outcome.UNCHANGED),
             exit_code=exit_code,
+            worker=item.worker,
         )
 
     def _published(self, item: Progress, name: str) -> None:
@@ -291,21 +285,6 @@ def _too_late(seconds: float) -> TransferError | None:
         return None
     hint = "cas retry --all finishes it; or allow more time with --deadline"
     return TransferError("the deadline has passed", code="deadline", permanent=True, hint=hint)
-
-
-@contextmanager
-def _cut_off(transport: Transport, seconds: float) -> Iterator[None]:
-    """However slowly the other side goes on answering, the connection ends after so many seconds."""
-    if seconds == float("inf"):
-        yield
-        return
-    timer = threading.Timer(max(0.0, seconds), transport.abort)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _unrecorded(event: DeliveryFinished, error: CasError) -> DeliveryFinished:

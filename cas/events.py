@@ -79,7 +79,8 @@ class Notice:
 class DeliveryFinished:
     """A delivery's end. `where`: the inbox as people are told it; `files`: the names that stand, or were to.
 
-    `open`: the ledger holds it, and `cas retry` can finish it.
+    `open`: the ledger holds it, and `cas retry` can finish it. `worker`: the process that made the latest attempt at
+    it, where that was another than this one.
     """
 
     time: datetime
@@ -98,6 +99,7 @@ class DeliveryFinished:
     open: bool = False
     attempts: tuple[Attempt, ...] = ()
     exit_code: ExitCode = ExitCode.OK
+    worker: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

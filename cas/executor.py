@@ -6,13 +6,14 @@ It formats nothing and looks nothing up: time, connections, signatures and HALT 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from graphlib import TopologicalSorter
 from queue import SimpleQueue
 from threading import Thread
 
 from cas import transports
 from cas.batch import Batch, World
+from cas.crew import Crew, Ended
 from cas.errors import CasError, ExitCode
 from cas.events import DeliveryFinished, Event, Outcome, RunFinished, RunStarted, exit_code
 from cas.intents import begun, intent
@@ -128,27 +129,16 @@ def _envelope(delivery: Delivery, plan: Plan, ledger: Ledger, signature: bytes |
 
 def _groups(items: Sequence[Parcel], world: World, content: Content, standing: Standing) -> Iterator[Event]:
     """Run the groups side by side, each when those before it have ended, and yield their events as they come."""
-    happened: SimpleQueue[Event | BaseException | int] = SimpleQueue()
-
-    def work(number: int, batch: Batch) -> None:
-        try:
-            batch.run()
-        except BaseException as error:
-            happened.put(error)
-        finally:
-            happened.put(number)
-
-    waiting = dict(enumerate(schedule(items)))
+    happened: SimpleQueue[Event | Ended] = SimpleQueue()
+    planned = schedule(items)
+    sorter = planned.sorter()
     deliveries = {item.delivery.identity: item.delivery for item in items}
-    under_way: set[int] = set()
-    # A thread for each: how many of them deliver at once, the world says, and those in a back-off hold up nobody.
-    with ThreadPoolExecutor(max_workers=max(1, len(waiting))) as pool:
-        while waiting or under_way:
-            ready = [number for number, group in waiting.items() if not group.behind & (waiting.keys() | under_way)]
-            assert ready or under_way, "groups that wait for each other"
-            for number in ready:
+    with Crew(world.places, stop=world.stop, pause=world.pause, ended=happened.put) as crew:
+        under_way = 0
+        while sorter.is_active():
+            for number in _ready(sorter):
                 free = []
-                for item, reason in standing.told(waiting.pop(number)):
+                for item, reason in standing.told(planned.groups[number]) if number in planned.groups else ():
                     if reason is None:
                         free.append(item)
                         continue
@@ -156,20 +146,28 @@ def _groups(items: Sequence[Parcel], world: World, content: Content, standing: S
                     standing.take(item.delivery, stopped)
                     yield stopped
                 if free:
-                    under_way.add(number)
-                    pool.submit(work, number, Batch(free, world, content, happened.put))
-            ended = not under_way
-            while not ended:
+                    under_way += 1
+                    crew.take(number, Batch(free, world, content, happened.put))
+                else:
+                    sorter.done(number)
+            waits = under_way
+            while under_way and under_way == waits:
                 match happened.get():
-                    case int() as number:
-                        under_way.discard(number)
-                        ended = True
-                    case BaseException() as error:
-                        raise error
+                    case Ended() as end:
+                        if end.error:
+                            raise end.error
+                        under_way -= 1
+                        sorter.done(end.number)
                     case event:
                         if isinstance(event, DeliveryFinished):
                             standing.take(deliveries[event.identity], event)
                         yield event
+
+
+def _ready(sorter: TopologicalSorter[int]) -> Iterator[int]:
+    """What is ready, and what becomes so meanwhile."""
+    while ready := sorter.get_ready():
+        yield from ready
 
 
 def _never_set_out(

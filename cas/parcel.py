@@ -13,9 +13,13 @@ from cas.transports.transport import Envelope
 
 @dataclass(slots=True, kw_only=True)
 class Parcel(Progress):
-    """What is to be delivered, with what the transport needs of it and makes of it."""
+    """What is to be delivered, with what the transport needs of it and makes of it.
+
+    `worker`: which process made the latest attempt, where it was another than this one.
+    """
 
     delivery: Delivery
+    worker: str | None = None
 
 
 def parcel(

@@ -47,13 +47,12 @@ class Limits:
 def world(policy: Policy, root: Path, limits: Limits, around: Surroundings) -> Iterator[World]:
     """The doors for one run; `root` is what the paths of messages are relative to. Raises LedgerError."""
     # Imported here: `plan` and `validate` go without them.
-    from cas import locks, transports
+    from cas import engine, locks, transports
     from cas.batch import World
     from cas.ledger import Ledger
 
     end = float("inf") if limits.deadline is None else time.monotonic() + limits.deadline
     pause, stop = around.signals.pause, around.stop
-    slots = threading.BoundedSemaphore(limits.parallel)
     logins: dict[tuple[str | None, int | None], threading.BoundedSemaphore] = {}
 
     def login(to: Destination) -> threading.BoundedSemaphore:
@@ -62,7 +61,8 @@ def world(policy: Policy, root: Path, limits: Limits, around: Surroundings) -> I
     with closing(Ledger(around.state)) as ledger:
         yield World(
             connect=partial(transports.opened, home=around.home, user=around.user, login=login),
-            slot=lambda: slots,
+            engine=engine.here,
+            places=limits.parallel,
             where=cache(partial(transports.told, home=around.home, user=around.user)),
             hold=lambda inboxes: locks.held(
                 inboxes,

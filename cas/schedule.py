@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 
 from cas.errors import ExitCode
 from cas.events import DeliveryFinished, Outcome
@@ -15,11 +16,27 @@ FULFILLED = (Outcome.DELIVERED, Outcome.UNCHANGED)
 
 @dataclass(slots=True, kw_only=True)
 class Group:
-    """Deliveries to one host that wait for the same sends. `behind`: groups, by position, that have to end before."""
+    """Deliveries to one host that wait for the same sends."""
 
     after: frozenset[str]
     items: list[Parcel] = field(default_factory=list)
-    behind: set[int] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """The groups, by number, and what waits for what: of each number, those that have to end before.
+
+    A negative number is no group: at it those wait that wait for the same groups, be they thousands on either side.
+    """
+
+    groups: Mapping[int, Group]
+    graph: Mapping[int, set[int]]
+
+    def sorter(self) -> TopologicalSorter[int]:
+        """Gives the numbers that are ready, as others are said to be done."""
+        sorter = TopologicalSorter(self.graph)
+        sorter.prepare()
+        return sorter
 
 
 class Standing:
@@ -45,15 +62,16 @@ class Standing:
             yield item, next(blocking, None) or self._lanes.get(item.delivery.lane)
 
 
-def schedule(items: Sequence[Parcel]) -> list[Group]:
+def schedule(items: Sequence[Parcel]) -> Schedule:
     """All deliveries in groups. Whoever follows another in its lane waits for what that one waits for.
 
     A lane goes one way, the first of it, also where `peers.toml` has several names for one machine: between two ways,
     lanes that cross would wait for each other.
     """
-    groups: dict[tuple[object, ...], int] = {}
+    numbers: dict[tuple[object, ...], int] = {}
     ways: dict[str, tuple[object, ...]] = {}
-    found: list[Group] = []
+    groups: dict[int, Group] = {}
+    graph: dict[int, set[int]] = {}
     of_send: dict[str, set[int]] = {}
     inherited: dict[str, frozenset[str]] = {}
     last: dict[str, int] = {}
@@ -62,18 +80,29 @@ def schedule(items: Sequence[Parcel]) -> list[Group]:
         after = inherited.get(delivery.lane, frozenset()) | frozenset(delivery.after)
         inherited[delivery.lane] = after
         way = ways.setdefault(delivery.lane, _way(delivery))
-        number = groups.setdefault((*way, after), len(found))
-        if number == len(found):
-            found.append(Group(after=after))
-        found[number].items.append(item)
+        number = numbers.setdefault((*way, after), len(groups))
+        if number == len(groups):
+            groups[number] = Group(after=after)
+            graph[number] = set()
+        groups[number].items.append(item)
         if last.setdefault(delivery.lane, number) != number:
-            found[number].behind.add(last[delivery.lane])
+            graph[number].add(last[delivery.lane])
         last[delivery.lane] = number
         for name in names(delivery):
             of_send.setdefault(name, set()).add(number)
-    for number, group in enumerate(found):
-        group.behind |= {other for name in group.after for other in of_send.get(name, ())} - {number}
-    return found
+    _wait_together(groups, graph, of_send)
+    return Schedule(groups=groups, graph=graph)
+
+
+def _wait_together(groups: Mapping[int, Group], graph: dict[int, set[int]], of_send: Mapping[str, set[int]]) -> None:
+    """Have groups that come after the same sends wait at one place for all groups of these."""
+    places: dict[frozenset[str], int] = {}
+    for number, group in groups.items():
+        if group.after not in places:
+            places[group.after] = -1 - len(places)
+            graph[places[group.after]] = {other for name in group.after for other in of_send.get(name, ())}
+        before = graph[places[group.after]]
+        graph[number] |= before - {number} if number in before else {places[group.after]}
 
 
 def names(delivery: Delivery) -> tuple[str, ...]:

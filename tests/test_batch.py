@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from support import Home
 
-from cas.batch import MOST_BYTES, Batch, World
+from cas.batch import Batch, World
+from cas.crew import Crew, Ended
+from cas.engine import MOST_BYTES, here
 from cas.errors import ExitCode, HaltError, TransferError
 from cas.events import AttemptFailed, DeliveryFinished, Event, FilePublished, Outcome
 from cas.inventory import Destination
@@ -62,7 +64,8 @@ class Bench:
         ledger = Ledger(self.home.state)
         world = World(
             connect=self._connect,
-            slot=nullcontext,
+            engine=here,
+            places=1,
             where=lambda destination: destination.inbox,
             stop=self._stop,
             require_durable=False,
@@ -75,7 +78,10 @@ class Bench:
             root=self.home.path,
         )
         contents = {item.delivery.message.digest: item.envelope.content() for item in items}
-        Batch(items, world, contents.__getitem__, self.events.append).run()
+        ended: list[Ended] = []
+        with Crew(world.places, stop=world.stop, pause=world.pause, ended=ended.append) as crew:
+            crew.take(0, Batch(items, world, contents.__getitem__, self.events.append))
+        assert ended == [Ended(number=0, error=None)]
         ledger.close()
         return [event for event in self.events if isinstance(event, DeliveryFinished)]
 

@@ -184,7 +184,6 @@ def test_hosts_go_side_by_side(doors: World):
 def test_no_more_hosts_at_once_than_allowed_and_one_that_waits_holds_up_nobody(doors: World):
     """With one place: the first host fails and waits for its next attempt until the second one is done."""
     done = threading.Event()
-    slot = threading.BoundedSemaphore(1)
     at_once: list[str | None] = []
 
     @contextmanager
@@ -204,7 +203,7 @@ def test_no_more_hosts_at_once_than_allowed_and_one_that_waits_holds_up_nobody(d
                 done.set()
 
     waiting = dataclasses.replace(
-        doors, connect=connect, slot=lambda: slot, where=lambda to: to.inbox, pause=lambda _: done.wait(30)
+        doors, connect=connect, places=1, where=lambda to: to.inbox, pause=lambda _: done.wait(30)
     )
     made = planned([("forge.docs", message("a")), ("laptop.site", message("b"))], retries=1, backoff=1)
 

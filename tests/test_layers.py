@@ -61,7 +61,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "transports",
         "inbox",
     ),
-    5: ("parcel", "schedule", "intents", "batch", "signatures", "executor"),
+    5: ("parcel", "schedule", "intents", "batch", "crew", "work", "engine", "signatures", "executor"),
     6: (
         "signals",
         "surroundings",

@@ -1,0 +1,177 @@
+"""Engines: where an attempt at a host's deliveries is made: in this process, or by the workers of an executor.
+
+The executor is any of `concurrent.futures`: threads, processes, a cluster. What goes to a worker is plain data.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import inf
+from typing import TypeVar
+
+from cas import __version__
+from cas.batch import World
+from cas.errors import CasError, HaltError, TransferError
+from cas.inventory import Destination
+from cas.parcel import Parcel, parts
+from cas.transports import attempted, orders, wire
+from cas.transports.attempt import Shown
+from cas.transports.transport import Transport
+from cas.work import Perform, Report, Watch, Work
+
+E = TypeVar("E", bound=CasError | None)
+MOST_BYTES = 8 << 20
+"""Of messages, in one attempt at a part of a batch: what is under way is held in memory, here and there."""
+LOOK_EVERY = 0.25
+"""Seconds between two looks for what may end the wait for a worker."""
+MARGIN = 1.0
+"""Seconds before the run's end in which a worker's report may still come."""
+ALONE = "worker-alone"
+"""The code of what tells a worker to stop because it hears nothing from where the run was started."""
+
+
+def here(items: Sequence[Parcel], timeout: int, world: World, shown: Shown) -> bool:
+    """An attempt in this process, over one connection."""
+    missing = sum(not item.done for item in items)
+    with (
+        world.connect(items[0].delivery.destination, timeout, missing) as transport,
+        cut_off(transport, world.remaining()),
+    ):
+        for part in parts(items, MOST_BYTES):
+            attempted(part, transport, world.stop, shown, require_durable=world.require_durable)
+        return transport.durable
+
+
+@contextmanager
+def cut_off(transport: Transport, seconds: float) -> Iterator[None]:
+    """However slowly the other side goes on answering, the connection ends after so many seconds."""
+    if seconds == inf:
+        yield
+        return
+    timer = threading.Timer(max(0.0, seconds), transport.abort)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """Attempts made by the workers of an executor; those at inboxes of this machine are made here all the same.
+
+    `as_here`: a destination with what this machine's own settings say of the login, so that all mean one inbox.
+    `lost`: why no answer can come any more, if so. `halted` is told of a HALT that a worker has found where it is.
+    """
+
+    executor: Executor
+    perform: Perform
+    watch: Watch
+    as_here: Callable[[Destination], Destination]
+    lost: Callable[[], TransferError | None] = field(default=lambda: None)
+    halted: Callable[[HaltError], None] = field(default=lambda _: None)
+
+    def __call__(self, items: Sequence[Parcel], timeout: int, world: World, shown: Shown) -> bool | None:
+        """An attempt; raises CasError where none came about, or no answer came."""
+        if items[0].delivery.destination.host is None:
+            return here(items, timeout, world, shown)
+        destination = self.as_here(items[0].delivery.destination)
+        durable = None
+        for part in parts(items, MOST_BYTES):
+            durable = self._attempt(part, destination, timeout, world, shown)
+        return durable
+
+    def _attempt(
+        self, part: Sequence[Parcel], destination: Destination, timeout: int, world: World, shown: Shown
+    ) -> bool | None:
+        missing = {item.envelope.identity: item for item in part if not item.done}
+        left = world.remaining()
+        work = Work(
+            version=__version__,
+            destination=destination,
+            orders=tuple(orders.of(part)),
+            timeout=timeout,
+            seconds=None if left == inf else max(0.0, left - MARGIN),
+            require_durable=world.require_durable,
+        )
+        try:
+            report = self._report(work, world)
+            durable = _taken_over(report, missing, shown)
+        except CasError as error:
+            orders.lose(missing.values(), error, asked=True)
+            raise
+        for item in missing.values():
+            item.worker = report.worker
+            item.error = self._meant(item.error, report.worker, world)
+        if report.error is not None:
+            raise self._meant(wire.error_of(report.error), report.worker, world)
+        return durable
+
+    def _report(self, work: Work, world: World) -> Report:
+        """The answer of whichever worker takes it. Raises CasError where none came: then nobody knows what it did."""
+        try:
+            future = self.executor.submit(self.perform, work, self.watch)
+        except Exception as error:  # whatever an executor has to say: this one takes nothing more
+            raise self.lost() or _failed(error) from error
+        patience = inf
+        while not wait([future], LOOK_EVERY).done:
+            if world.stop():
+                patience = min(patience, time.monotonic() + work.timeout)
+            if reason := self.lost() or _overdue(world, patience):
+                future.cancel()
+                raise reason
+        try:
+            return future.result()
+        except Exception as error:
+            raise self.lost() or _failed(error) from error
+
+    def _meant(self, error: E, worker: str, world: World) -> E | CasError:
+        """What a worker's reason to stop means here."""
+        if not isinstance(error, HaltError):
+            return error
+        if standing := world.stop():
+            return standing
+        if error.code == ALONE:
+            return TransferError(f"the worker {worker} stopped: {error}", code=ALONE, permanent=False)
+        self.halted(error)
+        return error
+
+
+def _taken_over(report: Report, missing: Mapping[str, Parcel], shown: Shown) -> bool | None:
+    """Note what a worker says of these deliveries. Raises TransferError where it makes no sense."""
+    try:
+        if report.error is not None:
+            wire.error_of(report.error)
+            return None
+        heard: set[tuple[str, bool]] = set()
+        for identity, name in report.shown:
+            orders.see(missing[identity], name, heard)
+            shown(missing[identity], name)
+        orders.settle(missing, report.standings, halted=True)
+    except (ValueError, KeyError, TypeError) as error:
+        raise TransferError(
+            f"the worker {report.worker} gave an answer that makes no sense",
+            code="strange-answer",
+            permanent=True,
+            hint="see that the same cas is installed there",
+        ) from error
+    return report.durable
+
+
+def _overdue(world: World, patience: float) -> CasError | None:
+    """Why nobody waits any longer."""
+    if world.remaining() <= 0:
+        hint = "cas retry --all finishes it; or allow more time with --deadline"
+        return TransferError("the deadline has passed", code="deadline", permanent=True, hint=hint)
+    return world.stop() if time.monotonic() > patience else None
+
+
+def _failed(error: Exception) -> TransferError:
+    words = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return TransferError(f"a worker did not answer ({words})", code="worker-lost", permanent=False)
