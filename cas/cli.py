@@ -11,12 +11,23 @@ import click
 
 from cas import __version__, cli_mail, cli_upkeep, completing
 from cas.errors import ExitCode
-from cas.options import FOLDER, PATHS, AsPath, age, with_choice, with_limits, with_reports, with_surroundings
+from cas.options import (
+    FOLDER,
+    PATHS,
+    AsPath,
+    age,
+    with_choice,
+    with_engine,
+    with_limits,
+    with_reports,
+    with_surroundings,
+)
 from cas.signals import Interrupted, raised
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cas.engines import Asked
     from cas.output.console import Console
     from cas.preparation import Choice
     from cas.run import Limits
@@ -227,12 +238,14 @@ def show(plan: Path, *, around: Surroundings, console: Console) -> int:
 @with_reports
 @with_choice
 @with_limits
+@with_engine
 def apply(
     paths: tuple[Path, ...],
     *,
     root: Path | None,
     choice: Choice,
     limits: Limits,
+    engine: Asked,
     around: Surroundings,
     console: Console,
 ) -> int:
@@ -244,7 +257,7 @@ def apply(
     """
     from cas import commands
 
-    return commands.apply(paths, choice, limits, around, console, root=root)
+    return commands.apply(paths, choice, limits, around, console, root=root, engine=engine)
 
 
 @cas.command()
@@ -391,12 +404,14 @@ def status(*, by: str, everywhere: bool, around: Surroundings, console: Console)
 @with_surroundings
 @with_reports
 @with_limits
+@with_engine
 def retry(
     markers: tuple[Path, ...],
     *,
     everything: bool,
     anew: bool,
     limits: Limits,
+    engine: Asked,
     around: Surroundings,
     console: Console,
 ) -> int:
@@ -412,7 +427,9 @@ def retry(
         raise click.UsageError("--all and MARKER exclude each other")
     if anew and not (everything or markers):
         raise click.UsageError("--anew goes with MARKER or --all")
-    return upkeep.retry(markers, everything=everything, anew=anew, limits=limits, around=around, console=console)
+    return upkeep.retry(
+        markers, everything=everything, anew=anew, limits=limits, engine=engine, around=around, console=console
+    )
 
 
 @cas.command()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cas import halt, loader, plan_file, preparation
 from cas.diagnostics import Diagnostic, InvalidInput, suggestion
+from cas.engines import HERE, Asked, chosen
 from cas.errors import CasError, ExitCode, UsageError
 from cas.output import diagnostics as diagnostic_view
 from cas.output import plans as plan_view
@@ -35,9 +36,11 @@ def apply(
     console: Console,
     *,
     root: Path | None = None,
+    engine: Asked = HERE,
 ) -> int:
     """Plan these manifests and deliver; or deliver what a plan file says, if all of it still holds."""
-    return deliver("apply", made_ready(paths, choice, around, inputs=root), limits, around, console)
+    ready = made_ready(paths, choice, around, inputs=root)
+    return deliver("apply", ready, limits, around, console, engine=engine)
 
 
 def made_ready(
@@ -181,13 +184,23 @@ def refused(command: str, error: CasError, console: Console) -> int:
 
 
 def deliver(
-    command: str, ready: preparation.Ready, limits: Limits, around: Surroundings, console: Console, *, keep: bool = True
+    command: str,
+    ready: preparation.Ready,
+    limits: Limits,
+    around: Surroundings,
+    console: Console,
+    *,
+    engine: Asked = HERE,
+    keep: bool = True,
 ) -> int:
-    """Carry out what is ready. `keep`: what failed leaves a marker, and can be retried."""
+    """Carry out what is ready. `engine`: by whom; `keep`: what failed leaves a marker, and can be retried."""
     from cas.executor import execute  # here, since `plan` and `validate` go without it
 
     sign = ready.sign or _signer(around).sign
-    with world(ready.policy, ready.root, limits, around) as given:
+    with (
+        chosen(engine, around, console.say) as by,
+        world(ready.policy, ready.root, limits, around, by) as given,
+    ):
         events = execute(ready.plan, ready.digest, given, content=ready.contents, sign=sign)
         deliveries, warnings = ready.plan.deliveries, ready.warnings
         return carried_out(command, events, deliveries, ready.root, around, console, warnings, keep=keep)

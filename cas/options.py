@@ -113,7 +113,7 @@ def with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
 def with_limits(command: Callable[..., int]) -> Callable[..., int]:
     """The options of the verbs that send; the verb gets `limits` for them."""
 
-    def run(*, deadline: int | None, lock_timeout: int, parallel: int, **given: Any) -> int:
+    def run(*, deadline: int | None, lock_timeout: int, parallel: int | None, **given: Any) -> int:
         from cas.run import Limits
 
         return command(limits=Limits(deadline=deadline, lock_timeout=lock_timeout, parallel=parallel), **given)
@@ -127,10 +127,8 @@ def with_limits(command: Callable[..., int]) -> Callable[..., int]:
         click.option(
             "--parallel",
             type=click.IntRange(1, 1_000),
-            default=16,
-            show_default=True,
             metavar="N",
-            help="How many hosts are delivered to at once.",
+            help="How many hosts are delivered to at once (16).",
         ),
         click.option(
             "--lock-timeout",
@@ -140,6 +138,28 @@ def with_limits(command: Callable[..., int]) -> Callable[..., int]:
             metavar="SECONDS",
             help="How long to wait for another run to the same inbox.",
         ),
+    )
+
+
+def with_engine(command: Callable[..., int]) -> Callable[..., int]:
+    """The options that have workers deliver; the verb gets `engine` for them."""
+
+    def run(*, engine: str, insecure_engine: bool, **given: Any) -> int:
+        from cas.engines import Asked
+
+        return command(engine=Asked(name=engine, insecure=insecure_engine), **given)
+
+    return _standing_for(
+        command,
+        run,
+        click.option(
+            "--engine",
+            default="local",
+            show_default=True,
+            metavar="ENGINE",
+            help="Who delivers: this process, or a Dask cluster, dask://HOST:PORT or tls://HOST:PORT.",
+        ),
+        click.option("--insecure-engine", is_flag=True, help="Also a cluster on other machines without TLS."),
     )
 
 

@@ -12,6 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from cas import engines
 from cas.diagnostics import Diagnostic
 from cas.events import DeliveryFinished, Event, RunFinished
 from cas.inventory import Destination, Policy
@@ -35,24 +36,30 @@ LOGINS = 8
 class Limits:
     """Seconds: until the whole run has to end (None for no limit), and how long another run's lock is waited for.
 
-    `parallel`: how many hosts are delivered to at once.
+    `parallel`: how many hosts are delivered to at once; None for as many as suit the engine.
     """
 
     deadline: int | None = None
     lock_timeout: int = 30
-    parallel: int = 16
+    parallel: int | None = None
 
 
 @contextmanager
-def world(policy: Policy, root: Path, limits: Limits, around: Surroundings) -> Iterator[World]:
-    """The doors for one run; `root` is what the paths of messages are relative to. Raises LedgerError."""
+def world(
+    policy: Policy, root: Path, limits: Limits, around: Surroundings, engine: engines.Chosen | None = None
+) -> Iterator[World]:
+    """The doors for one run; `root` is what the paths of messages are relative to. Raises LedgerError.
+
+    `engine`: None for this process.
+    """
     # Imported here: `plan` and `validate` go without them.
-    from cas import engine, locks, transports
+    from cas import locks, transports
     from cas.batch import World
     from cas.ledger import Ledger
 
     end = float("inf") if limits.deadline is None else time.monotonic() + limits.deadline
-    pause, stop = around.signals.pause, around.stop
+    engine = engine or engines.local(around)
+    pause, stop = around.signals.pause, engine.stop
     logins: dict[tuple[str | None, int | None], threading.BoundedSemaphore] = {}
 
     def login(to: Destination) -> threading.BoundedSemaphore:
@@ -61,8 +68,8 @@ def world(policy: Policy, root: Path, limits: Limits, around: Surroundings) -> I
     with closing(Ledger(around.state)) as ledger:
         yield World(
             connect=partial(transports.opened, home=around.home, user=around.user, login=login),
-            engine=engine.here,
-            places=limits.parallel,
+            engine=engine.attempt,
+            places=limits.parallel or engine.places,
             where=cache(partial(transports.told, home=around.home, user=around.user)),
             hold=lambda inboxes: locks.held(
                 inboxes,

@@ -13,6 +13,7 @@ from pathlib import Path
 from cas import failed_sends, halt, intents, loader, stopping
 from cas.batch import World
 from cas.diagnostics import Diagnostic, InvalidInput
+from cas.engines import Asked, chosen
 from cas.errors import CasError, ExitCode, UsageError, most_telling, reason
 from cas.inventory import Inventory, resolve
 from cas.ledger import FILE, Entry, Ledger
@@ -68,11 +69,18 @@ def status(by: str, around: Surroundings, console: Console, *, everywhere: bool 
 
 
 def retry(
-    markers: Sequence[Path], *, everything: bool, anew: bool, limits: Limits, around: Surroundings, console: Console
+    markers: Sequence[Path],
+    *,
+    everything: bool,
+    anew: bool,
+    limits: Limits,
+    engine: Asked,
+    around: Surroundings,
+    console: Console,
 ) -> int:
     """Finish what failed, was halted or cut off, under the name that it has; asked for nothing, list it.
 
-    `anew`: give up the claims that stand, and deliver the same bytes under new identities.
+    `anew`: give up the claims that stand, and deliver the same bytes under new identities. `engine`: who delivers.
     """
     from cas.executor import finish
 
@@ -81,11 +89,14 @@ def retry(
         return _listed(entries, console)
     if error := around.stop():
         raise error
-    chosen = _chosen(entries, markers, everything=everything)
+    wanted = _named(entries, markers, everything=everything)
     inventory, warnings = loader.load_inventory(around.config)
-    with world(inventory.policy, around.folder, limits, around) as given:
+    with (
+        chosen(engine, around, console.say) as by,
+        world(inventory.policy, around.folder, limits, around, by) as given,
+    ):
         found: list[Diagnostic] = []
-        ready = [pair for entry in chosen if (pair := _ready(entry, inventory, given, around, found, anew=anew))]
+        ready = [pair for entry in wanted if (pair := _ready(entry, inventory, given, around, found, anew=anew))]
         deliveries = [delivery for delivery, _ in ready]
         events = finish(deliveries, {entry.identity: entry for _, entry in ready}, given)
         code = carried_out("retry", events, deliveries, around.folder, around, console, [*warnings, *found])
@@ -122,7 +133,7 @@ def prune(age: timedelta, around: Surroundings, console: Console) -> int:
     return code
 
 
-def _chosen(entries: Sequence[Entry], markers: Sequence[Path], *, everything: bool) -> list[Entry]:
+def _named(entries: Sequence[Entry], markers: Sequence[Path], *, everything: bool) -> list[Entry]:
     wanted = {_identity(marker) for marker in markers}
     if unknown := wanted - {entry.identity for entry in entries}:
         raise CasError(

@@ -64,6 +64,10 @@ FLOORS: dict[int, tuple[str, ...]] = {
     5: ("parcel", "schedule", "intents", "batch", "crew", "work", "engine", "signatures", "executor"),
     6: (
         "signals",
+        "worker",
+        "watchman",
+        "cluster",
+        "engines",
         "surroundings",
         "preparation",
         "reproduction",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,13 +94,18 @@ def attempted(
         attempt(batch, transport, stop, shown, require_durable=require_durable)
 
 
+def as_here(destination: Destination, *, home: Path, user: str) -> Destination:
+    """A destination that says who logs in, as this machine's SSH has it, so that it is one inbox wherever one logs in
+    from."""
+    if destination.transport == "local" or destination.user is not None:
+        return destination
+    from cas.transports import ssh
+
+    return replace(destination, user=ssh.login_name(destination, home=home, user=user))
+
+
 def told(destination: Destination, *, home: Path, user: str) -> str:
     """An inbox as people are told it: absolute on this machine, else `user@host:<inbox as configured>`."""
     if destination.transport == "local":
         return LocalFiles(home).absolute(destination.inbox)
-    name = destination.user
-    if name is None:
-        from cas.transports import ssh
-
-        name = ssh.login_name(destination, home=home, user=user)
-    return f"{name}@{destination.host}:{destination.inbox}"
+    return f"{as_here(destination, home=home, user=user).user}@{destination.host}:{destination.inbox}"

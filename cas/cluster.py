@@ -1,0 +1,195 @@
+"""A Dask cluster as the engine of one run: opened, looked over, told of HALT for as long as the run goes. Acts."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import metadata
+from urllib.parse import urlsplit
+
+from distributed import Client, Event, Variable
+
+from cas import __version__
+from cas.errors import CasError, TransferError
+from cas.transports.attempt import Stop
+from cas.watchman import Watch, Watchman
+
+DISTRIBUTION = "cross-agent-send"
+CONNECT_SECONDS = 10
+CLOSE_SECONDS = 2
+BEAT_EVERY = 0.25
+"""Seconds between two signs of life; before each, HALT is looked for."""
+PATIENCE = 10.0
+"""Seconds without an answer from the scheduler, until it counts as lost."""
+
+
+class EngineError(CasError):
+    """The cluster cannot be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """`threads`: of all workers; `dashboard`: its address, None where there is none; `lost`: why no answer can come
+    any more, if so."""
+
+    executor: Executor
+    watch: Watch
+    workers: int
+    threads: int
+    dashboard: str | None
+    lost: Callable[[], TransferError | None]
+
+
+@contextmanager
+def opened(address: str, *, insecure: bool, stop: Stop) -> Iterator[Cluster]:
+    """A cluster, for one run; `address`: its scheduler's, as Dask has it. Raises EngineError.
+
+    `insecure`: also where messages would go between machines without TLS.
+    """
+    # What it has to say is said here, in words of our own.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
+    _refuse_open([] if insecure else [address])
+    client = _connected(address)
+    run = f"cas-{secrets.token_hex(8)}"
+    try:
+        threads = _looked_over(client, address)
+        _refuse_open([] if insecure else threads)
+        pulse = _Pulse(client, run, stop)
+        client.register_plugin(Watchman(run))
+        with pulse.beating():
+            yield Cluster(
+                executor=client.get_executor(pure=False),  # or the same work again would get the answer that it got
+                watch=Watch(run=run),
+                workers=len(threads),
+                threads=sum(threads.values()),
+                dashboard=client.dashboard_link or None,
+                lost=pulse.lost,
+            )
+    finally:
+        _close(client, run)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether what goes to an address never leaves this machine."""
+    host = urlsplit(address).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse_open(addresses: Iterable[str]) -> None:
+    """Raise EngineError where messages would cross a network readable, and whoever is in it could give work."""
+    for address in addresses:
+        if not address.startswith("tls://") and not is_loopback(address):
+            raise EngineError(
+                f"the engine at {address} has no TLS: whoever is in its network could read messages, and run code there"
+                " and here",
+                code="engine-insecure",
+                hint="set up TLS (docs/how-to/scale.md), then --engine tls://HOST:PORT; or --insecure-engine, where"
+                " nobody else is in that network",
+            )
+
+
+def _connected(address: str) -> Client:
+    try:
+        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="cas")
+    except Exception as error:  # OSError, TimeoutError, ssl.SSLError, and what a wrong answer leads to
+        words = str(error).partition("\n")[0] or type(error).__name__
+        raise EngineError(
+            f"no Dask scheduler answers at {address}: {words}",
+            code="engine-unreachable",
+            hint="see that it runs: dask scheduler; for tls://, that Dask's configuration here names CA, certificate"
+            " and key",
+        ) from error
+
+
+def _looked_over(client: Client, address: str) -> dict[str, int]:
+    """The threads of each worker. Raises EngineError where there is none, or one without this cas."""
+    threads: dict[str, int] = dict(client.nthreads())
+    if not threads:
+        raise EngineError(
+            f"the cluster at {address} has no workers",
+            code="engine-empty",
+            hint=f"start some: dask worker {address}",
+        )
+    found: dict[str, object] = client.run(metadata.version, DISTRIBUTION, on_error="return")
+    try:
+        found[f"the scheduler {address}"] = client.run_on_scheduler(metadata.version, DISTRIBUTION)
+    except Exception as error:  # as the workers' are returned
+        found[f"the scheduler {address}"] = error
+    others = {name: version for name, version in found.items() if version != __version__}
+    for name, version in others.items():
+        has = f"has cas {version}" if isinstance(version, str) else f"has no cas that can be found ({version})"
+        raise EngineError(
+            f"{name} {has}, and this is {__version__}; so it is with {len(others)} of {len(found)}",
+            code="engine-version",
+            hint="install the same cas for the scheduler and all workers: pip install cross-agent-send[dask]"
+            f"=={__version__}",
+        )
+    return threads
+
+
+def _close(client: Client, run: str) -> None:
+    """Let go. What still runs for this client is taken away from its worker, which publishes nothing more then."""
+    with suppress(Exception):  # the scheduler may be gone
+        if client.status == "running":
+            client.unregister_worker_plugin(run)
+    with suppress(Exception):
+        client.close(timeout=CLOSE_SECONDS)
+
+
+class _Pulse:
+    """Signs of life for the watchmen, and HALT, in a thread of its own; and what it finds out of the scheduler."""
+
+    def __init__(self, client: Client, run: str, stop: Stop) -> None:
+        self._client, self._stop = client, stop
+        self._event, self._beat = Event(run, client=client), Variable(run, client=client)
+        self._answered = time.monotonic()
+        self._over = threading.Event()
+        self._send(0)
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._go_on, name="cas-pulse", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join(PATIENCE)
+            with suppress(Exception):
+                self._beat.delete()
+                self._event.clear()
+
+    def lost(self) -> TransferError | None:
+        """Why no answer can come any more, if so."""
+        if self._client.status == "running" and time.monotonic() - self._answered < PATIENCE:
+            return None
+        return TransferError(
+            f"the scheduler {self._client.scheduler.address if self._client.scheduler else ''} is gone",
+            code="engine-lost",
+            permanent=True,
+            hint="when it runs again, or without --engine, apply once more: what is there by then is found",
+        )
+
+    def _go_on(self) -> None:
+        count = 0
+        while not self._over.wait(BEAT_EVERY):
+            count += 1
+            with suppress(Exception):  # that nothing answers is what `lost` tells
+                self._send(count)
+
+    def _send(self, count: int) -> None:
+        if self._stop():
+            self._event.set()
+        else:
+            self._beat.set(count, timeout=f"{PATIENCE}s")
+        self._answered = time.monotonic()
