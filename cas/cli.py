@@ -16,6 +16,7 @@ from cas.options import (
     PATHS,
     AsPath,
     age,
+    shard_of,
     with_choice,
     with_engine,
     with_limits,
@@ -234,6 +235,7 @@ def show(plan: Path, *, around: Surroundings, console: Console) -> int:
 @cas.command()
 @PATHS
 @click.option("--root", type=FOLDER, help="Where the files are that a plan was made from; else the working folder.")
+@click.option("--shard", metavar="I/N", help="Of a plan, the hosts of one shard of so many: 2/4 is the second of four.")
 @with_surroundings
 @with_reports
 @with_choice
@@ -243,6 +245,7 @@ def apply(
     paths: tuple[Path, ...],
     *,
     root: Path | None,
+    shard: str | None,
     choice: Choice,
     limits: Limits,
     engine: Asked,
@@ -254,10 +257,12 @@ def apply(
     \b
     cas apply release.yaml
     cas apply release.plan    all of it, if it still holds; else nothing, code 6
+    cas apply release.plan --shard 2/4
     """
     from cas import commands
 
-    return commands.apply(paths, choice, limits, around, console, root=root, engine=engine)
+    given = commands.OfPlan(root=root, shard=shard_of(shard) if shard else None)
+    return commands.apply(paths, choice, limits, around, console, given=given, engine=engine)
 
 
 @cas.command()
@@ -389,12 +394,38 @@ def demo(*, around: Surroundings, console: Console) -> int:
     help="What is counted together.",
 )
 @click.option("--peers", "everywhere", is_flag=True, help="Also whether HALT is set on each peer, over SSH.")
+@click.argument("ledgers", nargs=-1, metavar="[LEDGER…]", type=AsPath())
+@click.option("--merge", is_flag=True, help="Put these ledgers, or state folders, together, instead of this machine's.")
+@click.option("--plan", type=AsPath(), metavar="PLAN", help="With --merge: what of this plan nobody has delivered.")
+@click.option("--detailed-exitcode", is_flag=True, help="With --plan: end with 10 where something is not delivered.")
 @with_surroundings
-def status(*, by: str, everywhere: bool, around: Surroundings, console: Console) -> int:
-    """Show what was delivered from here, and what is open."""
+def status(
+    ledgers: tuple[Path, ...],
+    *,
+    by: str,
+    everywhere: bool,
+    merge: bool,
+    plan: Path | None,
+    detailed_exitcode: bool,
+    around: Surroundings,
+    console: Console,
+) -> int:
+    """Show what was delivered from here, and what is open.
+
+    \b
+    cas status
+    cas status --merge shard-*/ledger.sqlite --plan release.plan
+    """
     from cas import upkeep
 
-    return upkeep.status(by, around, console, everywhere=everywhere)
+    if merge != bool(ledgers):
+        raise click.UsageError("--merge and LEDGER go together")
+    if plan and not merge:
+        raise click.UsageError("--plan goes with --merge")
+    if detailed_exitcode and not plan:
+        raise click.UsageError("--detailed-exitcode goes with --plan")
+    request = upkeep.StatusRequest(by=by, everywhere=everywhere, ledgers=ledgers, plan=plan, detailed=detailed_exitcode)
+    return upkeep.status(request, around, console)
 
 
 @cas.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from cas import halt, loader, plan_file, preparation
@@ -14,6 +15,7 @@ from cas.output import plans as plan_view
 from cas.output.console import Console, Form
 from cas.output.result import ResultView, as_json
 from cas.run import Limits, carried_out, world
+from cas.shards import Shard, part
 from cas.signer import Signer
 from cas.surroundings import Surroundings
 
@@ -28,6 +30,28 @@ def send(request: preparation.SendRequest, limits: Limits, around: Surroundings,
     return deliver("send", ready, limits, around, console)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfPlan:
+    """What is said of a plan file that is to be carried out, as options of these names.
+
+    `root`, or `inputs`: where the files are that it was made from, None for the working folder; `shard`: the part.
+    """
+
+    root: Path | None = None
+    inputs: Path | None = None
+    shard: Shard | None = None
+
+    def check(self) -> None:
+        """Raise UsageError: there is no plan."""
+        given = next((field.name for field in fields(self) if getattr(self, field.name) is not None), None)
+        if given == "shard":
+            hint = "write the plan first, one for all shards: cas plan … -o FILE"
+            raise UsageError("`--shard` is for a plan, and there is none", code="no-plan", hint=hint)
+        if given:
+            hint = "leave it out: manifests know where their files are"
+            raise UsageError(f"`--{given}` is for a plan, and there is none", code="no-plan", hint=hint)
+
+
 def apply(
     paths: Sequence[Path],
     choice: preparation.Choice,
@@ -35,32 +59,27 @@ def apply(
     around: Surroundings,
     console: Console,
     *,
-    root: Path | None = None,
+    given: OfPlan = OfPlan(),
     engine: Asked = HERE,
 ) -> int:
-    """Plan these manifests and deliver; or deliver what a plan file says, if all of it still holds."""
-    ready = made_ready(paths, choice, around, inputs=root)
+    """Plan these manifests and deliver; or deliver what a plan file says, or a shard of it, if all still holds."""
+    ready = made_ready(paths, choice, around, given)
+    if given.shard:
+        whole = ready.plan
+        ready = replace(ready, plan=part(whole, given.shard))
+        console.say(f"note: {plan_view.share(ready.plan, whole, str(given.shard))}")
     return deliver("apply", ready, limits, around, console, engine=engine)
 
 
 def made_ready(
-    paths: Sequence[Path],
-    choice: preparation.Choice,
-    around: Surroundings,
-    *,
-    inputs: Path | None,
-    option: str = "--root",
+    paths: Sequence[Path], choice: preparation.Choice, around: Surroundings, given: OfPlan
 ) -> preparation.Ready:
-    """The plan of these manifests, or that of a plan file or bundle, proved; not where HALT is set.
-
-    `inputs`: where the files are that a plan was made from, None for the working folder; `option` has said so.
-    """
+    """The plan of these manifests, or that of a plan file or bundle, proved; not where HALT is set."""
     plans = loader.plans_among(paths)
-    if not plans and inputs is not None:
-        hint = "leave it out: manifests know where their files are"
-        raise UsageError(f"`{option}` is for a plan, and there is none", code="no-plan", hint=hint)
     if plans:
         _check_alone(paths, choice)
+    else:
+        given.check()
     _unless_halted(around)
     if not plans:
         return preparation.of_manifests(paths, choice, around, _signer(around).fingerprint)
@@ -72,7 +91,8 @@ def made_ready(
         return proved(held, found, choice.selection.only, around)
     from cas.reproduction import reproduced
 
-    return reproduced(held, found, inputs or around.folder, choice.selection.only, around, _signer(around))
+    inputs = given.root or given.inputs or around.folder
+    return reproduced(held, found, inputs, choice.selection.only, around, _signer(around))
 
 
 def _check_alone(paths: Sequence[Path], choice: preparation.Choice) -> None:

@@ -110,25 +110,33 @@ class Entry:
         return self.state not in CLOSED
 
 
-def states(folder: Path, identities: Iterable[str]) -> dict[str, str]:
-    """The state of each of these deliveries that the ledger in a folder knows; looked up without writing."""
-    wanted, path = set(identities), folder / FILE
-    try:
-        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
-        with closing(database):
-            rows = database.execute("SELECT identity, state FROM deliveries").fetchall()
-    except sqlite3.Error as error:
-        raise LedgerError(
-            f"the ledger `{path}` cannot be read: {str(error).lower()}",
-            code="ledger",
-            hint="name another folder with --state-dir",
-        ) from error
-    return {identity: state for identity, state in rows if identity in wanted}
-
-
 COLUMNS = tuple(Entry.__dataclass_fields__)
 READ = ", ".join("NULL AS message" if column == "message" else column for column in COLUMNS)
 """An entry without its message, of which a batch may hold a gigabyte: `Ledger.message` has it."""
+
+
+def states(folder: Path, identities: Iterable[str]) -> dict[str, str]:
+    """The state of each of these deliveries that the ledger in a folder knows; looked up without writing."""
+    wanted = set(identities)
+    rows = _rows(folder / FILE, "SELECT identity, state FROM deliveries", "name another folder with --state-dir")
+    return {row["identity"]: row["state"] for row in rows if row["identity"] in wanted}
+
+
+def read(path: Path) -> list[Entry]:
+    """All entries of a ledger, without their messages, looked up without writing: it may be another machine's."""
+    return list(map(_entry, _rows(path, f"SELECT {READ} FROM deliveries", "name a ledger.sqlite, or its folder")))  # noqa: S608
+
+
+def _rows(path: Path, query: str, hint: str) -> list[sqlite3.Row]:
+    try:
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+        with closing(database):
+            database.row_factory = sqlite3.Row
+            return database.execute(query).fetchall()
+    except sqlite3.Error as error:
+        raise LedgerError(
+            f"the ledger `{path}` cannot be read: {str(error).lower()}", code="ledger", hint=hint
+        ) from error
 
 
 class Ledger:

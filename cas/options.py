@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cas.output.console import Console
+    from cas.shards import Shard
     from cas.surroundings import Surroundings
 
 
@@ -28,6 +29,7 @@ class AsPath(click.Path):
         return Path(super().convert(value, param, ctx))  # type: ignore[arg-type]
 
 
+LONGEST_NUMBER = 6
 FOLDER = AsPath(file_okay=False)
 PATHS = click.argument("paths", nargs=-1, required=True, metavar="PATH…", type=AsPath())
 
@@ -227,6 +229,20 @@ def age(text: str, option: str) -> timedelta:
 
     units = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
     number, unit = text[:-1], text[-1:]
-    if unit not in units or not number.isdecimal() or not number.isascii() or len(number) > 6:
+    if unit not in units or not _whole(number):
         raise click.BadParameter("an age is a number and d, h, m or s, such as 30d", param_hint=option)
     return timedelta(seconds=int(number) * units[unit])
+
+
+def shard_of(text: str) -> Shard:
+    """The shard that `I/N` names."""
+    from cas.shards import Shard
+
+    number, _, of = text.partition("/")
+    if not (_whole(number) and _whole(of) and 1 <= int(number) <= int(of)):
+        raise click.BadParameter("a shard is I/N, such as 2/4: the second of four", param_hint="--shard")
+    return Shard(number=int(number), of=int(of))
+
+
+def _whole(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= LONGEST_NUMBER

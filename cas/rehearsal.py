@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cas import loader
-from cas.commands import deliver, made_ready
+from cas.commands import OfPlan, deliver, made_ready
 from cas.creation import create
 from cas.errors import CasError, reason
 from cas.inventory import LOCAL, Destination
@@ -43,7 +43,7 @@ def rehearse(
     inputs: Path | None,
 ) -> int:
     """Carry out these manifests, or a plan, below `root`. Again, for the same plan: only what is missing."""
-    ready = made_ready(paths, choice, around, inputs=inputs, option="--inputs")
+    ready = made_ready(paths, choice, around, OfPlan(inputs=inputs))
     root = Path(os.path.abspath(root))
     _refuse_inboxes(root, ready, around)
     _prepare(root, ready)

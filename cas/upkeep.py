@@ -6,11 +6,11 @@ import secrets
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from cas import failed_sends, halt, intents, loader, stopping
+from cas import failed_sends, halt, intents, loader, merge, stopping
 from cas.batch import World
 from cas.diagnostics import Diagnostic, InvalidInput
 from cas.engines import Asked, chosen
@@ -21,7 +21,7 @@ from cas.names import timestamp
 from cas.output.console import Console, Form
 from cas.output.diagnostics import from_error
 from cas.output.result import as_json
-from cas.output.status import entry_fields, entry_lines, grouped
+from cas.output.status import entry_fields, entry_lines, grouped, missing_lines
 from cas.plan import Delivery
 from cas.run import MARKERS, Limits, carried_out, world
 from cas.surroundings import Surroundings
@@ -35,14 +35,27 @@ STANDS = {
 }
 
 
-def status(by: str, around: Surroundings, console: Console, *, everywhere: bool = False) -> int:
-    """What was delivered from here, and what is open; `by` is run, destination or conversation.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusRequest:
+    """What `cas status` was asked for. `by`: run, destination or conversation; `everywhere`: also the peers' HALT.
 
-    `everywhere`: also whether HALT is set on the peers, which are asked.
+    `ledgers`: those to look at instead of this machine's; `plan`: to tell what of it none of them has delivered, with
+    code 10 in the end where `detailed`.
     """
-    entries = _entries(around)
+
+    by: str
+    everywhere: bool = False
+    ledgers: tuple[Path, ...] = ()
+    plan: Path | None = None
+    detailed: bool = False
+
+
+def status(request: StatusRequest, around: Surroundings, console: Console) -> int:
+    """What was delivered from here, or by those that share a plan; and what is open."""
+    entries = merge.merged(request.ledgers) if request.ledgers else _entries(around)
+    missing = list(merge.missing(merge.planned(request.plan), entries)) if request.plan else []
     standing = halt.standing(around.halts)
-    peers = stopping.standing_there(around, console) if everywhere else []
+    peers = stopping.standing_there(around, console) if request.everywhere else []
     if console.form is not Form.TEXT:
         told = [{"name": one.name, "halt": one.state.value, "words": one.words} for one in peers]
         counts = Counter(entry.state for entry in entries)
@@ -51,21 +64,25 @@ def status(by: str, around: Surroundings, console: Console, *, everywhere: bool 
                 {
                     "format": "cas.status/1",
                     "halted": None if standing is None else standing.reason,
-                    **({"peers": told} if everywhere else {}),
+                    **({"peers": told} if request.everywhere else {}),
                     "counts": dict(counts),
                     "deliveries": [entry_fields(entry) for entry in entries],
+                    **({"missing": [one.id for one in missing]} if request.plan else {}),
                 }
             )
         )
-        return ExitCode.OK
-    if standing:
-        console.result(f"HALT is set: {standing.reason or 'no reason given'} ({standing.path})")
-    for one in peers:
-        console.result(f"{one.name}: {STANDS[one.state]}{f': {one.words}' if one.words else ''} ({one.where})")
-    for line in grouped(entries, by):
-        console.result(line)
-    _list(entries, console)
-    return ExitCode.OK
+    else:
+        if standing:
+            console.result(f"HALT is set: {standing.reason or 'no reason given'} ({standing.path})")
+        for one in peers:
+            console.result(f"{one.name}: {STANDS[one.state]}{f': {one.words}' if one.words else ''} ({one.where})")
+        for line in grouped(entries, request.by):
+            console.result(line)
+        _list(entries, console)
+        if request.plan:
+            for line in missing_lines(missing):
+                console.result(line)
+    return ExitCode.TO_SEND if request.detailed and missing else ExitCode.OK
 
 
 def retry(

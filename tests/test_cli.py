@@ -341,6 +341,8 @@ def test_an_example_of_the_help_works(
     Path("release.yaml").write_text(MANIFEST, encoding="utf-8")
     if "release.plan" in command and " -o " not in command:
         assert called("plan", "release.yaml", "-o", "release.plan").code == 0
+    if "shard-" in command:
+        assert called("apply", "release.plan", "--shard", "1/1", "--state-dir", "shard-1").code == 0
     programs = tmp_path / "bin"
     programs.mkdir()
     _program(programs / "cas", f'exec {shlex.quote(sys.executable)} -m cas "$@"')

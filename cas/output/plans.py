@@ -8,6 +8,7 @@ from cas.comparison import Comparison
 from cas.inventory import Destination
 from cas.names import timestamp
 from cas.plan import SKIP, Delivery, Plan
+from cas.shards import host_of
 
 
 def lines(plan: Plan, states: Mapping[str, str] | None = None) -> Iterator[str]:
@@ -87,6 +88,14 @@ def _value(value: object) -> str:
 def counted(deliveries: int) -> str:
     """So many deliveries, in words."""
     return f"{deliveries} {'delivery' if deliveries == 1 else 'deliveries'}"
+
+
+def share(part: Plan, whole: Plan, shard: str) -> str:
+    """What a shard holds of its plan."""
+    hosts, of = ({host_of(one) for one in plan.deliveries} for plan in (part, whole))
+    of_all = f"{len(part.deliveries)} of {counted(len(whole.deliveries))}"
+    words = f"shard {shard}: {of_all}, to {len(hosts)} of {len(of)} hosts"
+    return words if part.deliveries or not whole.deliveries else f"{words}; the other shards have all of it"
 
 
 def place(destination: Destination) -> str:

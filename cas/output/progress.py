@@ -11,6 +11,7 @@ from cas.events import AttemptFailed, DeliveryFinished, DeliveryStarted, Event, 
 from cas.plan import Delivery
 
 MOST_HOSTS = 12
+MOST_WORKERS = 4
 MOST_SAMPLES = 40  # some ten seconds, as often as a display is drawn
 LONGEST_NAME = 24
 BAR = 12
@@ -48,6 +49,7 @@ class Board:
             host = self._host_of[delivery.identity] = self._hosts.setdefault(name, _Host(name=name))
             host.total += 1
         self._published: set[str] = set()
+        self._workers: dict[str, _Host] = {}
         self._all = _Host(name="all", total=sum(host.total for host in self._hosts.values()))
 
     def take(self, event: Event) -> None:
@@ -66,24 +68,27 @@ class Board:
                 pass
 
     def lines(self, width: int, height: int) -> list[str]:
-        """A line for each host, as far as they fit, and one for all where there are several."""
+        """A line for each host, as far as they fit, then for the busiest workers, and one for all of several."""
         now = self._clock()
-        hosts = list(self._hosts.values())
-        for host in (*hosts, self._all):
+        hosts, workers = list(self._hosts.values()), list(self._workers.values())
+        for host in (*hosts, *workers, self._all):
             host.samples.append((now, host.done))
-        shown = _most_active(hosts, max(1, min(MOST_HOSTS, height - 4)), now)
-        rows = [_row(host, now) for host in shown]
+        busiest = sorted(workers, key=lambda worker: -worker.done)[: max(0, min(MOST_WORKERS, height - 6))]
+        shown = _most_active(hosts, max(1, min(MOST_HOSTS, height - 4 - len(busiest))), now)
+        rows = [*(_row(host, now) for host in shown), *map(_worker_row, busiest)]
         if len(hosts) > 1:
             rows.append(_row(self._all, now))
         rows[-1]["left"] = rows[-1]["left"] or f"for {_span(now - self._start)}"
         made = list(_fitted(rows, width - 1))
         if left_out := [host for host in hosts if host not in shown]:
             done = sum(host.done == host.total for host in left_out)
-            made.insert(-1, f"{len(left_out)} more, {done} of them done"[: width - 1])
+            made.insert(len(shown), f"{len(left_out)} more, {done} of them done"[: width - 1])
         return made
 
     def _finish(self, event: DeliveryFinished) -> None:
         host = self._hosts[_machine(event.destination)]
+        if event.worker:
+            self._workers.setdefault(event.worker, _Host(name=event.worker)).done += 1
         if event.identity not in self._published:
             self._count(host)
         for one in (host, self._all):
@@ -119,13 +124,27 @@ def _row(host: _Host, now: float) -> dict[str, str]:
     rate = _rate(host)
     left = (host.total - host.done) / rate if rate else 0
     return {
-        "name": host.name if len(host.name) <= LONGEST_NAME else f"{host.name[: LONGEST_NAME - 1]}~",
+        "name": _short(host.name),
         "bar": f"[{'#' * filled:.<{BAR}}]",
         "count": f"{host.done}/{host.total}",
-        "rate": f"{rate:.{0 if rate >= 10 else 1}f}/s" if rate else "",
+        "rate": _a_second(rate),
         "left": f"{_span(left)} left" if left else "",
         "state": _state(host, now),
     }
+
+
+def _worker_row(worker: _Host) -> dict[str, str]:
+    """Of a worker nobody knows how much it will be given."""
+    name = _short(f"by {worker.name.rpartition('://')[2]}")
+    return {**dict.fromkeys(COLUMNS, ""), "name": name, "count": str(worker.done), "rate": _a_second(_rate(worker))}
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}~"
+
+
+def _a_second(rate: float) -> str:
+    return f"{rate:.{0 if rate >= 10 else 1}f}/s" if rate else ""
 
 
 def _rate(host: _Host) -> float:

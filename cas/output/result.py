@@ -99,6 +99,7 @@ def delivery_fields(event: DeliveryFinished) -> dict[str, object]:
         "reason": event.reason,
         "evidence": event.evidence,
         "marker": event.marker,
+        "worker": event.worker,
         "attempts": [attempt_fields(attempt) for attempt in event.attempts],
     }
 

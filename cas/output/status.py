@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
+
+from cas.plan import Delivery
+
+MOST_MISSING = 100
 
 
 class Entry(Protocol):
@@ -54,6 +58,17 @@ def entry_lines(entry: Entry) -> Iterator[str]:
     yield f"{entry.state}: {entry.id}: sequence {entry.sequence} of {entry.conversation}, as {entry.name}"
     if entry.reason:
         yield f"  {entry.updated}: {entry.reason}"
+
+
+def missing_lines(missing: Sequence[Delivery]) -> Iterator[str]:
+    """What of a plan nobody has delivered."""
+    if not missing:
+        yield "all of the plan is delivered"
+        return
+    yield f"not delivered by any of them: {len(missing)}"
+    yield from (f"  {one.id}" for one in missing[:MOST_MISSING])
+    if len(missing) > MOST_MISSING:
+        yield f"  and {len(missing) - MOST_MISSING} more; --output json lists all"
 
 
 def entry_fields(entry: Entry) -> dict[str, object]:

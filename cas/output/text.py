@@ -120,11 +120,15 @@ class TextView:
 
 
 def recap(finished: Iterable[DeliveryFinished]) -> Iterator[str]:
-    """One line a destination: how many deliveries had which outcome."""
-    counts: dict[str, Counter[Outcome]] = {}
+    """One line a destination, and one a worker: how many deliveries had which outcome."""
+    destinations: dict[str, Counter[Outcome]] = {}
+    workers: dict[str, Counter[Outcome]] = {}
     for event in finished:
-        counts.setdefault(event.destination, Counter())[event.outcome] += 1
-    width = max(map(len, counts), default=0)
-    for destination in sorted(counts):
-        outcomes = (f"{count} {outcome.value}" for outcome in Outcome if (count := counts[destination][outcome]))
-        yield f"{destination:<{width}}  {', '.join(outcomes)}"
+        destinations.setdefault(event.destination, Counter())[event.outcome] += 1
+        if event.worker:
+            workers.setdefault(f"by {event.worker}", Counter())[event.outcome] += 1
+    for counts in (destinations, workers):
+        width = max(map(len, counts), default=0)
+        for name in sorted(counts):
+            outcomes = (f"{count} {outcome.value}" for outcome in Outcome if (count := counts[name][outcome]))
+            yield f"{name:<{width}}  {', '.join(outcomes)}"
