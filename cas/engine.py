@@ -31,8 +31,6 @@ LOOK_EVERY = 0.25
 """Seconds between two looks for what may end the wait for a worker."""
 MARGIN = 1.0
 """Seconds before the run's end in which a worker's report may still come."""
-ALONE = "worker-alone"
-"""The code of what tells a worker to stop because it hears nothing from where the run was started."""
 
 
 def here(items: Sequence[Parcel], timeout: int, world: World, shown: Shown) -> bool:
@@ -137,8 +135,8 @@ class Elsewhere:
             return error
         if standing := world.stop():
             return standing
-        if error.code == ALONE:
-            return TransferError(f"the worker {worker} stopped: {error}", code=ALONE, permanent=False)
+        if error.code == "worker-alone":
+            return TransferError(f"the worker {worker} stopped: {error}", code="worker-alone", permanent=False)
         self.halted(error)
         return error
 

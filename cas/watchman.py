@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from distributed import WorkerPlugin, get_worker
 from tornado.ioloop import PeriodicCallback
 
-from cas.engine import ALONE
 from cas.errors import HaltError
 from cas.work import Post
 
@@ -89,4 +88,4 @@ class Watch:
 
 
 def _alone(words: str) -> HaltError:
-    return HaltError(words, code=ALONE)
+    return HaltError(words, code="worker-alone")

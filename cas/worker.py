@@ -50,7 +50,7 @@ def _stop(post: Post, around: Surroundings) -> Stop:
         if error := post.stop():
             return error
         if error := around.stop():
-            return HaltError(f"{error} (on the worker {post.worker})", code=error.code, hint=error.hint)
+            return HaltError(f"{error} (on the worker {post.worker})", code="halt", hint=error.hint)
         return None
 
     return stop
