@@ -60,7 +60,8 @@ def opened(address: str, *, insecure: bool, stop: Stop) -> Iterator[Cluster]:
     run = f"cas-{secrets.token_hex(8)}"
     try:
         threads = _looked_over(client, address)
-        _refuse_open([] if insecure else threads)
+        # A scheduler that is reached by loopback may listen to all the world; then this is not the address it gives.
+        _refuse_open([] if insecure else [client.scheduler_info()["address"], *threads])
         pulse = _Pulse(client, run, stop)
         client.register_plugin(Watchman(run))
         with pulse.beating():
@@ -93,8 +94,9 @@ def _refuse_open(addresses: Iterable[str]) -> None:
                 f"the engine at {address} has no TLS: whoever is in its network could read messages, and run code there"
                 " and here",
                 code="engine-insecure",
-                hint="set up TLS (docs/how-to/scale.md), then --engine tls://HOST:PORT; or --insecure-engine, where"
-                " nobody else is in that network",
+                hint="set up TLS (docs/how-to/scale.md), then --engine tls://HOST:PORT; on this machine alone, start"
+                " scheduler and workers with --host 127.0.0.1; or --insecure-engine, where nobody else is in that"
+                " network",
             )
 
 

@@ -24,6 +24,8 @@ LOOK_EVERY = 0.25
 """Seconds between two looks at the scheduler."""
 PATIENCE = 5.0
 """Seconds without a sign from where the run was started, until it counts as gone."""
+FORGET = 60.0
+"""Seconds without one, until nobody looks any more: a run that was killed has left its watchman here."""
 ENDING = ("closing", "closed", "failed", "stopped")
 TAKEN_AWAY = ("cancelled", "released", "forgotten")
 
@@ -72,6 +74,8 @@ class Watchman(WorkerPlugin):
         self._halted = self._halted or halted
         if beat != self._beat:
             self._beat, self._heard = beat, time.monotonic()
+        elif time.monotonic() - self._heard > FORGET:
+            self._looks.stop()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
