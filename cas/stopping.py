@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -34,12 +34,13 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """`words`: what stands or stood in HALT; or why nobody knows."""
+    """`words`: what stands or stood in HALT; or why nobody knows. `fault`: what is wrong with it all the same."""
 
     name: str
     state: State
     where: str
     words: str
+    fault: str = ""
 
 
 SET = {
@@ -60,13 +61,13 @@ def halt(words: str | None, *, everywhere: bool, yes: bool, around: Surroundings
     try:
         inventory = _agreed("Set HALT here and on", everywhere=everywhere, yes=yes, around=around, console=console)
     except InvalidInput:  # who the peers are, nobody can read; here it can be set, and is wanted
-        if yes and halts.place(around.config, said):
+        if yes and halts.place(around.config, said).new:
             console.problem(f"HALT is set here, in {around.config}, and nowhere else")
         raise
     placed = halts.place(around.config, said)
     stands = halts.standing(around.halts) or halts.Halt(path=around.config / halts.NAME, reason="")  # lifted meanwhile
-    state = State.DONE if placed else State.ALREADY
-    results = [Result(name=HERE, state=state, where=str(stands.path), words=stands.reason)]
+    state = State.DONE if placed.new else State.ALREADY
+    results = [Result(name=HERE, state=state, where=str(stands.path), words=stands.reason, fault=placed.fault)]
     if inventory:
         from cas.transports import peer
 
@@ -157,9 +158,10 @@ def _told(verb: str, results: Iterable[Result], words_of: Mapping[State, str], c
     found = list(results)
     if console.form is Form.TEXT:
         for one in found:
-            console.result(f"{one.name}: {words_of[one.state]} ({one.where}){f': {one.words}' if one.words else ''}")
+            fault, words = f", but {one.fault}" if one.fault else "", f": {one.words}" if one.words else ""
+            console.result(f"{one.name}: {words_of[one.state]} ({one.where}){fault}{words}")
     else:
-        told = [{"name": one.name, "state": one.state.value, "where": one.where, "words": one.words} for one in found]
+        told = [{**asdict(one), "state": one.state.value} for one in found]
         console.result(as_json({"format": f"cas.{verb}/1", "results": told}))
     wrong = [one.name for one in found if one.state is State.FAILED]
     if wrong:

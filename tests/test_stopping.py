@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Forge, Home, Run
+from support import ROOT, Forge, Home, Run, run_with_small_files
 
 from cas.loopback import Key
 
@@ -61,6 +63,43 @@ def test_of_many_that_halt_at_once_each_sees_one_whole_reason(cas_process, home:
     assert sum("HALT is set (" in out for out in outs) == 1
     assert all(said in out for out in outs)
     assert sorted(path.name for path in home.config.iterdir()) == ["HALT"]
+
+
+@pytest.mark.parametrize("room", [0, 5])
+def test_on_a_full_disk_halt_comes_without_its_words(home: Home, room: int):
+    home.config.mkdir(parents=True)
+
+    run = run_with_small_files(room, "halt", "wrong manifest")
+
+    assert (run.code, run.err) == (0, "")
+    halt = home.config / "HALT"
+    assert run.out == f"here: HALT is set ({halt}), but its words are not all there: file too large\n"
+    assert halt.read_bytes() == b""
+    assert list(home.config.iterdir()) == [halt]
+    refused = run_with_small_files(room, "send", "local.docs", "hello.org", "--no-sign")
+    assert refused.code == 5
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("?link,linkat:error=EPERM", ""),  # a file system without hard links
+        ("fsync:error=EIO:when=2", ", but it is not sure to be on disk: input/output error"),
+        ("fsync:error=EIO", ", but it is not sure to be on disk: input/output error"),
+    ],
+)
+def test_where_a_step_of_making_it_fails_halt_comes_all_the_same(home: Home, fault: str, told: str):
+    strace = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={fault}")
+
+    run = subprocess.run(
+        [*strace, sys.executable, "-m", "cas", "halt", "now"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith(f"here: HALT is set ({home.config / 'HALT'}){told}: now (set by ")
+    assert (home.config / "HALT").read_text(encoding="utf-8").startswith("now (set by ")
+    assert [path.name for path in home.config.iterdir()] == ["HALT"]
 
 
 def test_resume_lifts_every_halt_that_counts_and_says_what_is_left(cas: Cas, home: Home, message):
