@@ -33,14 +33,20 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Found:
     """`words`: what stands or stood in HALT; or why nobody knows. `fault`: what is wrong with it all the same."""
 
-    name: str
     state: State
-    where: str
-    words: str
+    words: str = ""
     fault: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result(Found):
+    """How it is with the HALT of the machine of this name."""
+
+    name: str
+    where: str
 
 
 SET = {
@@ -71,9 +77,10 @@ def halt(words: str | None, *, everywhere: bool, yes: bool, around: Surroundings
     if inventory:
         from cas.transports import peer
 
-        def one(files: SftpFiles) -> tuple[State, str]:
-            done = peer.set_halt(files, said)
-            return State.DONE if done else State.ALREADY, peer.halted(files) or ""
+        def one(files: SftpFiles) -> Found:
+            placed = peer.set_halt(files, said)
+            state = State.DONE if placed.new else State.ALREADY
+            return Found(state=state, words=peer.halted(files) or "", fault=placed.fault)
 
         results += _asked(inventory, one, around)
     return _told("halt", results, SET, console)
@@ -90,12 +97,12 @@ def resume(*, everywhere: bool, yes: bool, around: Surroundings, console: Consol
     if inventory:
         from cas.transports import peer
 
-        def one(files: SftpFiles) -> tuple[State, str]:
+        def one(files: SftpFiles) -> Found:
             stood = peer.halted(files)
             if stood is None:
-                return State.ALREADY, ""
+                return Found(state=State.ALREADY)
             peer.lift_halt(files)
-            return State.DONE, stood
+            return Found(state=State.DONE, words=stood)
 
         results += _asked(inventory, one, around)
     code = _told("resume", results, LIFTED, console)
@@ -115,28 +122,29 @@ def standing_there(around: Surroundings, console: Console) -> list[Result]:
     console.report(warnings)
     from cas.transports import peer
 
-    def one(files: SftpFiles) -> tuple[State, str]:
+    def one(files: SftpFiles) -> Found:
         stood = peer.halted(files)
-        return (State.ALREADY, "") if stood is None else (State.DONE, stood)
+        return Found(state=State.ALREADY) if stood is None else Found(state=State.DONE, words=stood)
 
     return _asked(inventory, one, around)
 
 
-def _asked(inventory: Inventory, work: Callable[[SftpFiles], tuple[State, str]], around: Surroundings) -> list[Result]:
-    """Do it on each peer, side by side."""
+def _asked(inventory: Inventory, work: Callable[[SftpFiles], Found], around: Surroundings) -> list[Result]:
+    """Do it on each peer, side by side. For HALT it does not matter whether messages could appear there."""
     from cas.transports import peer  # before the threads: paramiko must not be loaded by two
 
     def at(name: str) -> AbstractContextManager[SftpFiles]:
         to = peers.destination(inventory, name)
-        return peer.files_at(to, home=around.home, user=around.user, timeout=peers.TIMEOUT)
+        return peer.files_at(to, home=around.home, user=around.user, timeout=peers.TIMEOUT, needed=frozenset())
 
-    def one(name: str) -> tuple[State, str]:
+    def one(name: str) -> Found:
         with at(name) as files:
             return work(files)
 
-    def result(name: str, got: tuple[State, str] | CasError) -> Result:
-        state, words = (State.FAILED, str(got)) if isinstance(got, CasError) else got
-        return Result(name=name, state=state, where=inventory.peers[name].host, words=words)
+    def result(name: str, got: Found | CasError) -> Result:
+        found = Found(state=State.FAILED, words=str(got)) if isinstance(got, CasError) else got
+        where = inventory.peers[name].host
+        return Result(name=name, where=where, state=found.state, words=found.words, fault=found.fault)
 
     return [result(name, got) for name, got in peers.beside(sorted(inventory.peers), one).items()]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support import ROOT, Forge, Home, Run, run_with_small_files
+from test_sftp import Server, refused, server  # noqa: F401  (a fixture)
 
 from cas.loopback import Key
 
@@ -175,6 +176,33 @@ def test_a_peers_toml_that_cannot_be_read_keeps_nobody_from_halting_here(cas: Ca
     assert "HALT is set here" in run.err
     assert "error[invalid-peers]" in run.err
     assert (home.config / "HALT").read_text(encoding="utf-8").startswith("now (set by ")
+
+
+# (rules for the server, what is done before it starts, its arguments); and what is told
+ODD = {
+    "no-room": (((), "trap '' XFSZ; ulimit -f 0", ()), ", but its words are not all there: the SFTP server failed"),
+    "no-links": (((refused("hardlink"),), ":", ()), ": now (set by "),
+    "no-word-of-links": (((), ":", ("-P", "hardlink,posix-rename")), ": now (set by "),
+    "no-sync": (((refused("fsync"),), ":", ()), ", but it is not sure to be on disk: the SFTP server failed"),
+    "no-late-sync": (((refused("fsync", skip=1),), ":", ()), ", but it is not sure to be on disk: "),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_peer_where_halt_cannot_be_made_whole_is_halted_all_the_same(
+    cas: Cas,
+    server: Server,  # noqa: F811
+    odd: str,
+):
+    (rules, before, arguments), told = ODD[odd]
+    with server(*rules, before=before, arguments=arguments) as way:
+        run = cas("halt", "now", "--peers", "--yes")
+
+        assert run.code == 0
+        assert f"forge: HALT is set (127.0.0.1){told}" in run.out
+        assert os.listdir((way.folder.parents[3] / FAR).parent) == ["HALT"]
+        assert "forge: HALT was set already" in cas("halt", "--peers", "--yes").out
+        assert "forge: HALT is lifted" in cas("resume", "--peers", "--yes").out
 
 
 def test_without_a_terminal_and_without_yes_nothing_is_done(cas: Cas, home: Home, peer: Forge):
