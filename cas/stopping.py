@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cas import halt as halts
 from cas import loader, peers
 from cas.diagnostics import InvalidInput
-from cas.errors import CasError, ExitCode, UsageError
+from cas.errors import CasError, ExitCode, UsageError, most_telling
 from cas.inventory import Inventory
 from cas.names import LEDGER, timestamp
 from cas.output.console import Console, Form
@@ -70,10 +70,13 @@ def halt(words: str | None, *, everywhere: bool, yes: bool, around: Surroundings
         if yes and halts.place(around.config, said).new:
             console.problem(f"HALT is set here, in {around.config}, and nowhere else")
         raise
-    placed = halts.place(around.config, said)
-    stands = halts.standing(around.halts) or halts.Halt(path=around.config / halts.NAME, reason="")  # lifted meanwhile
-    state = State.DONE if placed.new else State.ALREADY
-    results = [Result(name=HERE, state=state, where=str(stands.path), words=stands.reason, fault=placed.fault)]
+    try:
+        results = [_set_here(said, around)]
+    except CasError as problem:
+        if inventory is None:
+            raise
+        where = str(around.config / halts.NAME)
+        results = [Result(name=HERE, where=where, state=State.FAILED, words=str(problem))]
     if inventory:
         from cas.transports import peer
 
@@ -129,6 +132,13 @@ def standing_there(around: Surroundings, console: Console) -> list[Result]:
     return _asked(inventory, one, around)
 
 
+def _set_here(words: str, around: Surroundings) -> Result:
+    placed = halts.place(around.config, words)
+    stands = halts.standing(around.halts) or halts.Halt(path=around.config / halts.NAME, reason="")  # lifted meanwhile
+    state = State.DONE if placed.new else State.ALREADY
+    return Result(name=HERE, where=str(stands.path), state=state, words=stands.reason, fault=placed.fault)
+
+
 def _asked(inventory: Inventory, work: Callable[[SftpFiles], Found], around: Surroundings) -> list[Result]:
     """Do it on each peer, side by side. For HALT it does not matter whether messages could appear there."""
     from cas.transports import peer  # before the threads: paramiko must not be loaded by two
@@ -174,4 +184,4 @@ def _told(verb: str, results: Iterable[Result], words_of: Mapping[State, str], c
     wrong = [one.name for one in found if one.state is State.FAILED]
     if wrong:
         console.problem(f"error: not done on {', '.join(wrong)}")
-    return ExitCode.DELIVERY if wrong else ExitCode.OK
+    return most_telling(ExitCode.ERROR if name == HERE else ExitCode.DELIVERY for name in wrong)

@@ -25,6 +25,16 @@ def body(run: Run) -> Any:
     return json.loads(run.out)
 
 
+def run_with_fault(fault: str, *argv: str, strace: tuple[str, ...] = ()) -> Run:
+    """A run of cas with a fault put into its system calls."""
+    words = ("strace", "-f", "-qq", "-o", "/dev/null", *strace, "-e", f"inject={fault}")
+    ended = subprocess.run(
+        [*words, sys.executable, "-m", "cas", *argv],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return Run(code=ended.returncode, out=ended.stdout, err=ended.stderr)
+
+
 def test_halt_stops_sending_and_resume_lets_it_go_on(cas: Cas, home: Home, message):
     message("hello.org")
 
@@ -90,15 +100,10 @@ def test_on_a_full_disk_halt_comes_without_its_words(home: Home, room: int):
     ],
 )
 def test_where_a_step_of_making_it_fails_halt_comes_all_the_same(home: Home, fault: str, told: str):
-    strace = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={fault}")
+    run = run_with_fault(fault, "halt", "now")
 
-    run = subprocess.run(
-        [*strace, sys.executable, "-m", "cas", "halt", "now"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-
-    assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout.startswith(f"here: HALT is set ({home.config / 'HALT'}){told}: now (set by ")
+    assert (run.code, run.err) == (0, "")
+    assert run.out.startswith(f"here: HALT is set ({home.config / 'HALT'}){told}: now (set by ")
     assert (home.config / "HALT").read_text(encoding="utf-8").startswith("now (set by ")
     assert [path.name for path in home.config.iterdir()] == ["HALT"]
 
@@ -176,6 +181,19 @@ def test_a_peers_toml_that_cannot_be_read_keeps_nobody_from_halting_here(cas: Ca
     assert "HALT is set here" in run.err
     assert "error[invalid-peers]" in run.err
     assert (home.config / "HALT").read_text(encoding="utf-8").startswith("now (set by ")
+
+
+def test_where_halt_cannot_be_set_here_the_peers_are_halted_all_the_same(home: Home, peer: Forge):
+    halt = ("-P", str(home.config / "HALT"))
+
+    run = run_with_fault("?link,linkat,openat:error=ENOSPC", "halt", "now", "--peers", "--yes", strace=halt)
+
+    assert run.code == 1
+    assert f"here: HALT was NOT set ({home.config / 'HALT'}): " in run.out
+    assert "cannot be written: no space left on device" in run.out
+    assert "error: not done on here\n" in run.err
+    assert (peer.home / FAR).read_text(encoding="utf-8").startswith("now (set by ")
+    assert not (home.config / "HALT").exists()
 
 
 # (rules for the server, what is done before it starts, its arguments); and what is told
