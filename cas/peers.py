@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +24,8 @@ from cas.surroundings import Surroundings
 AT_ONCE = 16
 TIMEOUT = 10
 """Seconds that each wait for a peer is bounded by."""
+BOUND = 60
+"""Seconds after which a peer is given up, whatever it has answered by then."""
 PROBE = "cas"
 """A project's name, where a peer is meant and none of its projects."""
 T = TypeVar("T")
@@ -43,7 +47,7 @@ def list_peers(around: Surroundings, console: Console) -> int:
     return ExitCode.OK
 
 
-def check(names: Sequence[str], around: Surroundings, console: Console) -> int:
+def check(names: Sequence[str], around: Surroundings, console: Console, *, bound: float = BOUND) -> int:
     """For each peer how far the way to it leads, all of them side by side."""
     inventory = _inventory(around, console)
     chosen = _chosen(inventory, names)
@@ -62,7 +66,7 @@ def check(names: Sequence[str], around: Surroundings, console: Console) -> int:
             now=time.time(),
         )
 
-    found = beside(chosen, one)
+    found = beside(chosen, one, bound=bound)
     checks = {name: [error("check", str(got))] if isinstance(got, CasError) else got for name, got in found.items()}
     if console.form is Form.TEXT:
         for name, some in checks.items():
@@ -115,12 +119,12 @@ def destination(inventory: Inventory, name: str) -> Destination:
     return resolve(inventory, f"{name}.{PROBE}", hostname="", place=None)
 
 
-def beside(names: Iterable[str], work: Callable[[str], T]) -> Mapping[str, T | CasError]:
-    """What the work gives for each, or the error that it raises; several at a time."""
+def beside(names: Iterable[str], work: Callable[[str], T], *, bound: float) -> Mapping[str, T | CasError]:
+    """What the work gives for each, or the error that it raises, or that it took too long; several at a time."""
 
     def one(name: str) -> T | CasError:
         try:
-            return work(name)
+            return _in_time(partial(work, name), bound)
         except CasError as problem:
             return problem
 
@@ -137,6 +141,23 @@ def agreed(question: str, around: Surroundings) -> bool:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         return False
+
+
+def _in_time(work: Callable[[], T], bound: float) -> T:
+    """What the work gives. Where it takes too long it is left behind: not every wait in it can be cut short."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as problem:  # raised where the result is asked for
+            future.set_exception(problem)
+
+    threading.Thread(target=run, daemon=True).start()
+    if not wait([future], bound).done:
+        message = f"it did not come to an end within {bound} seconds"
+        raise TransferError(message, code="connection-lost", permanent=False)
+    return future.result()
 
 
 def _ask(question: str, print_: str, around: Surroundings) -> None:

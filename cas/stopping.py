@@ -61,8 +61,19 @@ LIFTED = {
 }
 
 
-def halt(words: str | None, *, everywhere: bool, yes: bool, around: Surroundings, console: Console) -> int:
-    """Set HALT here, and on every peer if it is to be everywhere. What stands is left as it is."""
+def halt(
+    words: str | None,
+    *,
+    everywhere: bool,
+    yes: bool,
+    around: Surroundings,
+    console: Console,
+    bound: float = peers.BOUND,
+) -> int:
+    """Set HALT here, and on every peer if it is to be everywhere. What stands is left as it is.
+
+    `bound`: the seconds after which a peer is given up.
+    """
     said = halts.text(words, f"{around.user}@{around.hostname}", timestamp(around.now()))
     try:
         inventory = _agreed("Set HALT here and on", everywhere=everywhere, yes=yes, around=around, console=console)
@@ -85,11 +96,11 @@ def halt(words: str | None, *, everywhere: bool, yes: bool, around: Surroundings
             state = State.DONE if placed.new else State.ALREADY
             return Found(state=state, words=peer.halted(files) or "", fault=placed.fault)
 
-        results += _asked(inventory, one, around)
+        results += _asked(inventory, one, around, bound)
     return _told("halt", results, SET, console)
 
 
-def resume(*, everywhere: bool, yes: bool, around: Surroundings, console: Console) -> int:
+def resume(*, everywhere: bool, yes: bool, around: Surroundings, console: Console, bound: float = peers.BOUND) -> int:
     """Lift HALT here, and on every peer if it is to be everywhere; say what stood there, and what is left to finish."""
     inventory = _agreed("Lift HALT here and on", everywhere=everywhere, yes=yes, around=around, console=console)
     results = []
@@ -107,7 +118,7 @@ def resume(*, everywhere: bool, yes: bool, around: Surroundings, console: Consol
             peer.lift_halt(files)
             return Found(state=State.DONE, words=stood)
 
-        results += _asked(inventory, one, around)
+        results += _asked(inventory, one, around, bound)
     code = _told("resume", results, LIFTED, console)
     if (around.state / LEDGER).is_file():
         from cas.ledger import Ledger
@@ -119,7 +130,7 @@ def resume(*, everywhere: bool, yes: bool, around: Surroundings, console: Consol
     return code
 
 
-def standing_there(around: Surroundings, console: Console) -> list[Result]:
+def standing_there(around: Surroundings, console: Console, *, bound: float = peers.BOUND) -> list[Result]:
     """Whether HALT is set on each peer: DONE where it is."""
     inventory, warnings = loader.load_inventory(around.config)
     console.report(warnings)
@@ -129,7 +140,7 @@ def standing_there(around: Surroundings, console: Console) -> list[Result]:
         stood = peer.halted(files)
         return Found(state=State.ALREADY) if stood is None else Found(state=State.DONE, words=stood)
 
-    return _asked(inventory, one, around)
+    return _asked(inventory, one, around, bound)
 
 
 def _set_here(words: str, around: Surroundings) -> Result:
@@ -139,7 +150,9 @@ def _set_here(words: str, around: Surroundings) -> Result:
     return Result(name=HERE, where=str(stands.path), state=state, words=stands.reason, fault=placed.fault)
 
 
-def _asked(inventory: Inventory, work: Callable[[SftpFiles], Found], around: Surroundings) -> list[Result]:
+def _asked(
+    inventory: Inventory, work: Callable[[SftpFiles], Found], around: Surroundings, bound: float
+) -> list[Result]:
     """Do it on each peer, side by side. For HALT it does not matter whether messages could appear there."""
     from cas.transports import peer  # before the threads: paramiko must not be loaded by two
 
@@ -156,7 +169,7 @@ def _asked(inventory: Inventory, work: Callable[[SftpFiles], Found], around: Sur
         where = inventory.peers[name].host
         return Result(name=name, where=where, state=found.state, words=found.words, fault=found.fault)
 
-    return [result(name, got) for name, got in peers.beside(sorted(inventory.peers), one).items()]
+    return [result(name, got) for name, got in peers.beside(sorted(inventory.peers), one, bound=bound).items()]
 
 
 def _agreed(what: str, *, everywhere: bool, yes: bool, around: Surroundings, console: Console) -> Inventory | None:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import ROOT, Forge, Home, Run, run_with_small_files
-from test_sftp import Server, refused, server  # noqa: F401  (a fixture)
+from test_sftp import SFTP_SERVER, Server, refused, server  # noqa: F401  (a fixture)
 
+from cas import peers, stopping
 from cas.loopback import Key
+from cas.output.console import Console
+from cas.surroundings import read_surroundings
 
 Cas = Callable[..., Run]
 FAR = Path(".config/cross-agent-comms/HALT")
+SOON = 1
 
 
 def body(run: Run) -> Any:
@@ -221,6 +228,42 @@ def test_a_peer_where_halt_cannot_be_made_whole_is_halted_all_the_same(
         assert os.listdir((way.folder.parents[3] / FAR).parent) == ["HALT"]
         assert "forge: HALT was set already" in cas("halt", "--peers", "--yes").out
         assert "forge: HALT is lifted" in cas("resume", "--peers", "--yes").out
+
+
+DRIBBLING = """
+import subprocess, sys, time
+server = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE)
+while byte := server.stdout.read(1):
+    sys.stdout.buffer.write(byte)
+    sys.stdout.buffer.flush()
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("verb", ["halt", "resume", "status", "check"])
+def test_a_peer_that_never_comes_to_an_end_is_given_up(home: Home, server: Server, verb: str):  # noqa: F811
+    around = read_surroundings(None, None)
+    console = Console(out=io.StringIO(), err=io.StringIO())
+    words = f"within {SOON} seconds"
+    with server(command=shlex.join(["exec", sys.executable, "-c", DRIBBLING, SFTP_SERVER])) as way:
+        begun = time.monotonic()
+        match verb:
+            case "halt":
+                code = stopping.halt("now", everywhere=True, yes=True, around=around, console=console, bound=SOON)
+            case "resume":
+                code = stopping.resume(everywhere=True, yes=True, around=around, console=console, bound=SOON)
+            case "status":
+                (found,) = stopping.standing_there(around, console, bound=SOON)
+                code, words = (3, found.words) if found.state is stopping.State.FAILED else (0, "")
+                console.result(words)
+            case "check":
+                code = peers.check([], around, console, bound=SOON)
+        took = time.monotonic() - begun
+
+    assert code == 3
+    assert words in console.out.getvalue()
+    assert SOON <= took < 5
+    assert not (way.folder.parents[3] / FAR).exists()
 
 
 def test_without_a_terminal_and_without_yes_nothing_is_done(cas: Cas, home: Home, peer: Forge):
