@@ -97,6 +97,11 @@ class Destination:
 EMPTY = Inventory(file="peers.toml")
 
 
+def is_local(machine: str, hostname: str) -> bool:
+    """Whether that is this machine, whatever peers.toml says of it; `hostname` is its short name."""
+    return machine in (LOCAL, hostname)
+
+
 def resolve(inventory: Inventory, target: str, *, hostname: str, place: Place | None) -> Destination:
     """Where `<machine>.<project>` is; `hostname` is this machine's short name. Raises InvalidInput, exit code 2."""
     machine, dot, project = target.partition(".")
@@ -107,7 +112,7 @@ def resolve(inventory: Inventory, target: str, *, hostname: str, place: Place | 
     if not is_machine(machine) or not is_name(project):
         raise _no_destination("unsafe-destination", f"`{target}` holds what no name may hold", place, NAME_RULE)
     inbox = inventory.inboxes.get(project, f"~/projects/{project}/inbox/from-agents")
-    if machine in (LOCAL, hostname):
+    if is_local(machine, hostname):
         return Destination(
             address=f"{LOCAL}.{project}",
             host=None,

@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from cas import loader
-from cas.checks import Check, error, failed
+from cas import halt, loader
+from cas.checks import Check, error, failed, ok, warning
 from cas.diagnostics import listed, suggestion
 from cas.errors import CasError, ExitCode, TransferError, UsageError, reason
-from cas.inventory import Destination, Inventory, resolve
+from cas.inventory import Destination, Inventory, is_local, resolve
 from cas.output import checks as check_view
 from cas.output.console import Console, Form
 from cas.output.result import as_json
@@ -28,6 +28,7 @@ BOUND = 60
 """Seconds after which a peer is given up, whatever it has answered by then."""
 PROBE = "cas"
 """A project's name, where a peer is meant and none of its projects."""
+THIS = "this machine"
 T = TypeVar("T")
 
 
@@ -66,11 +67,12 @@ def check(names: Sequence[str], around: Surroundings, console: Console, *, bound
             now=time.time(),
         )
 
-    found = beside(chosen, one, bound=bound)
-    checks = {name: [error("check", str(got))] if isinstance(got, CasError) else got for name, got in found.items()}
+    found = beside((name for name in chosen if not is_local(name, around.hostname)), one, bound=bound)
+    asked = {name: [error("check", str(got))] if isinstance(got, CasError) else got for name, got in found.items()}
+    checks = {name: asked[name] if name in asked else _here(around) for name in chosen}
     if console.form is Form.TEXT:
         for name, some in checks.items():
-            console.result(f"{name} ({_where(destination(inventory, name))})")
+            console.result(f"{name} ({_where(destination(inventory, name)) if name in asked else THIS})")
             for line in check_view.lines(some):
                 console.result(f"  {line}")
     else:
@@ -82,7 +84,11 @@ def check(names: Sequence[str], around: Surroundings, console: Console, *, bound
 def trust(name: str, fingerprint: str | None, around: Surroundings, console: Console) -> int:
     """Have a peer's host key known, once somebody has compared it. Raises TransferError, UsageError."""
     inventory = _inventory(around, console)
-    to = destination(inventory, _chosen(inventory, [name])[0])
+    _chosen(inventory, [name])
+    if is_local(name, around.hostname):
+        console.result(f"no key is needed: `{name}` is {THIS}")
+        return ExitCode.OK
+    to = destination(inventory, name)
     from cas.transports import known_hosts, ssh
 
     try:
@@ -141,6 +147,15 @@ def agreed(question: str, around: Surroundings) -> bool:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         return False
+
+
+def _here(around: Surroundings) -> list[Check]:
+    """Of a peer that is this machine: nothing for it goes over SSH."""
+    stands = halt.standing(around.halts)
+    return [
+        ok("way", "its own file system, without SSH"),
+        warning("HALT", f"set here: {stands.reason}") if stands else ok("HALT", "not set here"),
+    ]
 
 
 def _in_time(work: Callable[[], T], bound: float) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from cas import halt as halts
 from cas import loader, peers
 from cas.diagnostics import InvalidInput
 from cas.errors import CasError, ExitCode, UsageError, most_telling
-from cas.inventory import Inventory
+from cas.inventory import Inventory, is_local
 from cas.names import LEDGER, timestamp
 from cas.output.console import Console, Form
 from cas.output.result import as_json
@@ -43,10 +43,16 @@ class Found:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result(Found):
-    """How it is with the HALT of the machine of this name."""
+    """How it is with the HALT of the machine of this name. `local`: it is this machine, however it is called."""
 
     name: str
     where: str
+    local: bool = False
+
+    @property
+    def machine(self) -> str:
+        """Which one, as people are told it."""
+        return f"{self.name} ({peers.THIS})" if self.local and self.name != HERE else self.name
 
 
 SET = {
@@ -87,7 +93,7 @@ def halt(
         if inventory is None:
             raise
         where = str(around.config / halts.NAME)
-        results = [Result(name=HERE, where=where, state=State.FAILED, words=str(problem))]
+        results = [Result(name=HERE, where=where, local=True, state=State.FAILED, words=str(problem))]
     if inventory:
         from cas.transports import peer
 
@@ -96,7 +102,7 @@ def halt(
             state = State.DONE if placed.new else State.ALREADY
             return Found(state=state, words=peer.halted(files) or "", fault=placed.fault)
 
-        results += _asked(inventory, one, around, bound)
+        results += _also_here(inventory, results[0], around) + _asked(inventory, one, around, bound)
     return _told("halt", results, SET, console)
 
 
@@ -106,8 +112,9 @@ def resume(*, everywhere: bool, yes: bool, around: Surroundings, console: Consol
     results = []
     while standing := halts.standing(around.halts):
         halts.lift(standing)
-        results.append(Result(name=HERE, state=State.DONE, where=str(standing.path), words=standing.reason))
-    results = results or [Result(name=HERE, state=State.ALREADY, where=str(around.config), words="")]
+        where = str(standing.path)
+        results.append(Result(name=HERE, where=where, local=True, state=State.DONE, words=standing.reason))
+    results = results or [Result(name=HERE, where=str(around.config), local=True, state=State.ALREADY)]
     if inventory:
         from cas.transports import peer
 
@@ -118,7 +125,7 @@ def resume(*, everywhere: bool, yes: bool, around: Surroundings, console: Consol
             peer.lift_halt(files)
             return Found(state=State.DONE, words=stood)
 
-        results += _asked(inventory, one, around, bound)
+        results += _also_here(inventory, results[0], around) + _asked(inventory, one, around, bound)
     code = _told("resume", results, LIFTED, console)
     if (around.state / LEDGER).is_file():
         from cas.ledger import Ledger
@@ -140,20 +147,34 @@ def standing_there(around: Surroundings, console: Console, *, bound: float = pee
         stood = peer.halted(files)
         return Found(state=State.ALREADY) if stood is None else Found(state=State.DONE, words=stood)
 
-    return _asked(inventory, one, around, bound)
+    stands = halts.standing(around.halts)
+    state, words = (State.DONE, stands.reason) if stands else (State.ALREADY, "")
+    where = str(stands.path if stands else around.config)
+    here = Result(name=HERE, where=where, local=True, state=state, words=words)
+    return _also_here(inventory, here, around) + _asked(inventory, one, around, bound)
 
 
 def _set_here(words: str, around: Surroundings) -> Result:
     placed = halts.place(around.config, words)
     stands = halts.standing(around.halts) or halts.Halt(path=around.config / halts.NAME, reason="")  # lifted meanwhile
     state = State.DONE if placed.new else State.ALREADY
-    return Result(name=HERE, where=str(stands.path), state=state, words=stands.reason, fault=placed.fault)
+    where = str(stands.path)
+    return Result(name=HERE, where=where, local=True, state=state, words=stands.reason, fault=placed.fault)
+
+
+def _also_here(inventory: Inventory, here: Result, around: Surroundings) -> list[Result]:
+    """The same of each peer that is this machine: its HALT is the one here, and nobody asks it over SSH."""
+    return [replace(here, name=name) for name in sorted(inventory.peers) if is_local(name, around.hostname)]
+
+
+def _others(inventory: Inventory, around: Surroundings) -> list[str]:
+    return sorted(name for name in inventory.peers if not is_local(name, around.hostname))
 
 
 def _asked(
     inventory: Inventory, work: Callable[[SftpFiles], Found], around: Surroundings, bound: float
 ) -> list[Result]:
-    """Do it on each peer, side by side. For HALT it does not matter whether messages could appear there."""
+    """Do it on each other machine, side by side. For HALT it does not matter whether messages could appear there."""
     from cas.transports import peer  # before the threads: paramiko must not be loaded by two
 
     def at(name: str) -> AbstractContextManager[SftpFiles]:
@@ -169,7 +190,8 @@ def _asked(
         where = inventory.peers[name].host
         return Result(name=name, where=where, state=found.state, words=found.words, fault=found.fault)
 
-    return [result(name, got) for name, got in peers.beside(sorted(inventory.peers), one, bound=bound).items()]
+    found = peers.beside(_others(inventory, around), one, bound=bound)
+    return [result(name, got) for name, got in found.items()]
 
 
 def _agreed(what: str, *, everywhere: bool, yes: bool, around: Surroundings, console: Console) -> Inventory | None:
@@ -178,7 +200,7 @@ def _agreed(what: str, *, everywhere: bool, yes: bool, around: Surroundings, con
         return None
     inventory, warnings = loader.load_inventory(around.config)
     console.report(warnings)
-    if yes or peers.agreed(f"{what} {', '.join(sorted(inventory.peers)) or 'no peers'}?", around):
+    if yes or peers.agreed(f"{what} {', '.join(_others(inventory, around)) or 'no peers'}?", around):
         return inventory
     if not around.interactive:
         raise UsageError("nobody is there to be asked", code="not-asked", hint="say it at once: --yes")
@@ -190,11 +212,11 @@ def _told(verb: str, results: Iterable[Result], words_of: Mapping[State, str], c
     if console.form is Form.TEXT:
         for one in found:
             fault, words = f", but {one.fault}" if one.fault else "", f": {one.words}" if one.words else ""
-            console.result(f"{one.name}: {words_of[one.state]} ({one.where}){fault}{words}")
+            console.result(f"{one.machine}: {words_of[one.state]} ({one.where}){fault}{words}")
     else:
         told = [{**asdict(one), "state": one.state.value} for one in found]
         console.result(as_json({"format": f"cas.{verb}/1", "results": told}))
-    wrong = [one.name for one in found if one.state is State.FAILED]
+    wrong = [one for one in found if one.state is State.FAILED]
     if wrong:
-        console.problem(f"error: not done on {', '.join(wrong)}")
-    return most_telling(ExitCode.ERROR if name == HERE else ExitCode.DELIVERY for name in wrong)
+        console.problem(f"error: not done on {', '.join(one.name for one in wrong)}")
+    return most_telling(ExitCode.ERROR if one.local else ExitCode.DELIVERY for one in wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,23 @@ def test_what_stands_in_the_way_of_an_inbox_and_halt_there_are_told(cas: Cas, ho
     assert run.code == 3
     assert "error    inbox ~/a file: is no folder" in run.out
     assert "warning  HALT: set there: moving" in run.out
+
+
+def test_a_peer_that_is_this_machine_is_asked_nothing(cas: Cas, home: Home):
+    this = socket.gethostname().partition(".")[0]
+    home.peers(f'[peers."{this}"]\nhost = "127.0.0.1"\nport = 1\n')
+    home.halt("moving")
+
+    run = cas("peers", "check", this)
+
+    assert run.code == 0
+    assert run.out.splitlines() == [
+        f"{this} (this machine)",
+        "  ok       way: its own file system, without SSH",
+        "  warning  HALT: set here: moving",
+    ]
+    trusted = cas("peers", "trust", this)
+    assert (trusted.code, trusted.out) == (0, f"no key is needed: `{this}` is this machine\n")
 
 
 def test_a_server_without_sftp_is_told(cas: Cas, home: Home, tmp_path: Path):

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 import threading
@@ -228,6 +229,31 @@ def test_a_peer_where_halt_cannot_be_made_whole_is_halted_all_the_same(
         assert os.listdir((way.folder.parents[3] / FAR).parent) == ["HALT"]
         assert "forge: HALT was set already" in cas("halt", "--peers", "--yes").out
         assert "forge: HALT is lifted" in cas("resume", "--peers", "--yes").out
+
+
+def test_a_peer_that_is_this_machine_has_the_halt_from_here(cas: Cas, home: Home, peer: Forge):
+    this = socket.gethostname().partition(".")[0]
+    unreachable = 'host = "127.0.0.1"\nport = 1\n'
+    home.peers(f'{peer.toml()}[peers."{this}"]\n{unreachable}[peers.local]\n{unreachable}')
+    halt = home.config / "HALT"
+
+    run = cas("halt", "now", "--peers", "--yes")
+
+    assert run.code == 0
+    assert [line.partition(": now")[0] for line in run.out.splitlines()] == [
+        f"here: HALT is set ({halt})",
+        *(f"{name} (this machine): HALT is set ({halt})" for name in sorted([this, "local"])),
+        "forge: HALT is set (127.0.0.1)",
+    ]
+    assert f"{this} (this machine): HALT is set: now " in cas("status", "--peers").out
+    lifted = body(cas("resume", "--peers", "--yes", "--output", "json"))["results"]
+    assert [(one["name"], one["state"], one["local"]) for one in lifted] == [
+        ("here", "set", True),
+        *((name, "set", True) for name in sorted([this, "local"])),
+        ("forge", "set", False),
+    ]
+    assert not halt.exists()
+    assert f"{this} (this machine): HALT is not set" in cas("status", "--peers").out
 
 
 DRIBBLING = """
