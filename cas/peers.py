@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -115,7 +116,8 @@ def trust(name: str, fingerprint: str | None, around: Surroundings, console: Con
         raise _untrusted(f"{entry} shows {print_}, not {fingerprint}", "somebody may be in between: do not go on")
     if fingerprint is None:
         _ask(f"{entry} shows the key {print_}; does its owner say the same?", print_, around)
-    _record(shown.file, f"{entry} {shown.kind} {shown.key}\n")
+    written = known_hosts.hashed_entry(entry, secrets.token_bytes(20)) if shown.hashed else entry
+    _record(shown.file, f"{written} {shown.kind} {shown.key}\n")
     console.result(f"known from now on: {entry} {print_}")
     return ExitCode.OK
 

@@ -184,6 +184,39 @@ def test_a_key_that_was_compared_is_known_from_then_on(cas: Cas, home: Home, str
     assert cas("peers", "trust", "forge").out.startswith("known already: ")
 
 
+def found(home: Home, host: str) -> bool:
+    """Whether ssh-keygen finds a host in known_hosts."""
+    asked = ("ssh-keygen", "-F", host, "-f", str(home.known_hosts))
+    return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "before", "hashed"),
+    [
+        ("HashKnownHosts no\n", "", False),
+        ("HashKnownHosts yes\n", "", True),
+        ("Host 127.*\n  hashknownhosts Yes\n", "", True),
+        ("", "other.example ssh-ed25519 AAAA\n|1|AAAA|AAAA ssh-ed25519 AAAA\n", True),
+        ("HashKnownHosts no\n", "|1|AAAA|AAAA ssh-ed25519 AAAA\n", False),
+    ],
+)
+def test_where_host_names_are_hashed_so_is_the_new_one(
+    cas: Cas, home: Home, stranger: Forge, settings: str, before: str, hashed: bool
+):
+    (home.path / ".ssh" / "config").write_text(settings, encoding="utf-8")
+    home.known_hosts.write_text(before, encoding="utf-8")
+
+    run = cas("peers", "trust", "forge", "--fingerprint", host_key(stranger))
+
+    assert run.code == 0
+    assert f"[{stranger.host}]:{stranger.port} " in run.out
+    new = home.known_hosts.read_text(encoding="utf-8").removeprefix(before)
+    assert new.startswith("|1|") is hashed
+    assert (stranger.host in new) is not hashed
+    assert found(home, f"[{stranger.host}]:{stranger.port}")
+    assert cas("peers", "trust", "forge").out.startswith("known already: ")
+
+
 def test_another_key_than_the_one_that_is_given_is_not_taken(cas: Cas, home: Home, stranger: Forge):
     run = cas("peers", "trust", "forge", "--fingerprint", "SHA256:" + "a" * 43)
 
