@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -115,7 +116,7 @@ def trust(name: str, fingerprint: str | None, around: Surroundings, console: Con
     if fingerprint is not None and fingerprint != print_:
         raise _untrusted(f"{entry} shows {print_}, not {fingerprint}", "somebody may be in between: do not go on")
     if fingerprint is None:
-        _ask(f"{entry} shows the key {print_}; does its owner say the same?", print_, around)
+        _ask(f"{entry} shows the key {print_}; does its owner say the same?", print_, around, console)
     written = known_hosts.hashed_entry(entry, secrets.token_bytes(20)) if shown.hashed else entry
     _record(shown.file, f"{written} {shown.kind} {shown.key}\n")
     console.result(f"known from now on: {entry} {print_}")
@@ -141,14 +142,11 @@ def beside(names: Iterable[str], work: Callable[[str], T], *, bound: float) -> M
         return dict(zip(wanted, pool.map(one, wanted), strict=True))
 
 
-def agreed(question: str, around: Surroundings) -> bool:
-    """Whether somebody at the terminal says yes. False where there is no terminal."""
-    if not around.interactive:
-        return False
-    try:
-        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
+def agreed(question: str, around: Surroundings, console: Console) -> bool | None:
+    """Whether somebody at the terminal says yes; None where nobody is there, or would see the question."""
+    if not (around.interactive and console.asks(f"{question} [y/N] ")):
+        return None
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _here(around: Surroundings) -> list[Check]:
@@ -177,11 +175,12 @@ def _in_time(work: Callable[[], T], bound: float) -> T:
     return future.result()
 
 
-def _ask(question: str, print_: str, around: Surroundings) -> None:
-    if not around.interactive:
+def _ask(question: str, print_: str, around: Surroundings, console: Console) -> None:
+    answer = agreed(question, around, console)
+    if answer is None:
         hint = "compare it with the host's own, then give it: --fingerprint SHA256:…"
         raise UsageError(f"{question.partition(';')[0]}; nobody is there to compare it", code="not-compared", hint=hint)
-    if not agreed(question, around):
+    if not answer:
         raise CasError(f"the key {print_} was not taken", code="not-trusted")
 
 

@@ -200,11 +200,13 @@ def _agreed(what: str, *, everywhere: bool, yes: bool, around: Surroundings, con
         return None
     inventory, warnings = loader.load_inventory(around.config)
     console.report(warnings)
-    if yes or peers.agreed(f"{what} {', '.join(_others(inventory, around)) or 'no peers'}?", around):
-        return inventory
-    if not around.interactive:
+    question = f"{what} {', '.join(_others(inventory, around)) or 'no peers'}?"
+    answer = True if yes else peers.agreed(question, around, console)
+    if answer is None:
         raise UsageError("nobody is there to be asked", code="not-asked", hint="say it at once: --yes")
-    raise CasError("nothing was done", code="declined")
+    if not answer:
+        raise CasError("nothing was done", code="declined")
+    return inventory
 
 
 def _told(verb: str, results: Iterable[Result], words_of: Mapping[State, str], console: Console) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import shlex
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -301,30 +303,98 @@ def test_without_a_terminal_and_without_yes_nothing_is_done(cas: Cas, home: Home
     assert not (peer.home / FAR).exists()
 
 
+class Terminal:
+    """A terminal of its own: what is shown on it, and a person who answers the first question that is seen."""
+
+    def __init__(self) -> None:
+        self._master, self.slave = pty.openpty()
+        self.shown = bytearray()
+        self.asked = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def answer(self, answer: bytes) -> None:
+        os.write(self._master, answer)
+
+    def ended(self) -> str:
+        """All that was shown, once nobody has it open any more."""
+        os.close(self.slave)
+        self._reader.join(10)
+        os.close(self._master)
+        return self.shown.decode()
+
+    def _read(self) -> None:
+        with suppress(OSError):
+            while piece := os.read(self._master, 4096):
+                self.shown.extend(piece)
+                if b"[y/N]" in self.shown:
+                    self.asked.set()
+
+
 @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 1), (b"\n", 1), (b"\x04", 1)])
 def test_on_a_terminal_it_is_asked(home: Home, peer: Forge, cas_process, answer: bytes, code: int):
-    import pty
+    terminal = Terminal()
+    run = cas_process("halt", "--peers", stdin=terminal.slave, stdout=terminal.slave, stderr=terminal.slave)
+    assert terminal.asked.wait(30)
+    terminal.answer(answer)
 
-    master, slave = pty.openpty()
-    run = cas_process("halt", "--peers", stdin=slave, stdout=slave, stderr=slave)
-    os.close(slave)
-    text = bytearray()
-
-    def read() -> None:
-        try:
-            while piece := os.read(master, 4096):
-                text.extend(piece)
-                if b"[y/N]" in text and not asked.is_set():
-                    asked.set()
-                    os.write(master, answer)
-        except OSError:
-            pass
-
-    asked = threading.Event()
-    reader = threading.Thread(target=read)
-    reader.start()
     assert run.wait(30) == code
-    reader.join(10)
-    assert b"Set HALT here and on forge?" in text
+    assert "Set HALT here and on forge?" in terminal.ended()
     assert (peer.home / FAR).exists() == (code == 0)
     assert (home.config / "HALT").exists() == (code == 0)
+
+
+@pytest.mark.parametrize("verb", [("halt", "--peers"), ("resume", "--peers"), ("peers", "trust", "forge")])
+def test_a_question_is_asked_among_the_words_and_leaves_the_result_alone(
+    home: Home, peer: Forge, cas_process, verb: tuple[str, ...]
+):
+    home.known_hosts.unlink()
+    keys, results, words = Terminal(), Terminal(), Terminal()
+    run = cas_process(*verb, "--output", "json", stdin=keys.slave, stdout=results.slave, stderr=words.slave)
+    assert words.asked.wait(30)
+    shown_by_then = bytes(results.shown)
+    keys.answer(b"n\n")
+
+    assert run.wait(30) == 1
+    assert shown_by_then == b""
+    assert "[y/N]" not in keys.ended()
+    assert "format" in json.loads(results.ended())
+    words.ended()
+
+
+def test_a_question_goes_to_the_result_where_nobody_sees_the_words(home: Home, peer: Forge, cas_process):
+    keys, results = Terminal(), Terminal()
+    run = cas_process("halt", "--peers", stdin=keys.slave, stdout=results.slave)
+    assert results.asked.wait(30)
+    keys.answer(b"y\n")
+
+    assert "[y/N]" not in run.communicate(timeout=30)[1]
+    assert run.returncode == 0
+    assert "Set HALT here and on forge?" in results.ended()
+    keys.ended()
+
+
+@pytest.mark.parametrize("verb", [("halt", "--peers"), ("peers", "trust", "forge")])
+def test_a_question_that_nobody_would_see_is_not_asked(home: Home, peer: Forge, cas_process, verb: tuple[str, ...]):
+    home.known_hosts.unlink()
+    keys, results = Terminal(), Terminal()
+    run = cas_process(*verb, "--output", "json", stdin=keys.slave, stdout=results.slave)
+
+    assert "error[not-" in run.communicate(timeout=30)[1]
+    assert run.returncode == 64
+    assert "[y/N]" not in results.ended()
+    assert not (home.config / "HALT").exists()
+    assert not home.known_hosts.exists()
+    keys.ended()
+
+
+def test_the_names_in_a_question_act_on_no_terminal(home: Home, cas_process):
+    home.peers('[peers."a\\u001b[31mb"]\nhost = "127.0.0.1"\nport = 1\n')
+    terminal = Terminal()
+    words = ("halt", "--peers", "--color", "never")
+    run = cas_process(*words, stdin=terminal.slave, stdout=terminal.slave, stderr=terminal.slave)
+    assert terminal.asked.wait(30)
+    terminal.answer(b"n\n")
+
+    assert run.wait(30) == 1
+    assert "\x1b[31m" not in terminal.ended()
