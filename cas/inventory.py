@@ -126,8 +126,13 @@ def resolve(inventory: Inventory, target: str, *, hostname: str, place: Place | 
     peer = inventory.peers.get(machine)
     if peer is None:
         raise _unknown_peer(inventory, machine, place)
+    return at_peer(peer, address=target, inbox=inbox)
+
+
+def at_peer(peer: Peer, *, address: str, inbox: str) -> Destination:
+    """A destination on another machine."""
     return Destination(
-        address=target,
+        address=address,
         host=peer.host,
         port=peer.port,
         user=peer.user,

@@ -17,7 +17,8 @@ from cas import halt, loader
 from cas.checks import Check, error, failed, ok, warning
 from cas.diagnostics import listed, suggestion
 from cas.errors import CasError, ExitCode, TransferError, UsageError, reason
-from cas.inventory import Destination, Inventory, is_local, resolve
+from cas.inventory import Destination, Inventory, at_peer, is_local, resolve
+from cas.names import is_machine
 from cas.output import checks as check_view
 from cas.output.console import Console, Form
 from cas.output.result import as_json
@@ -28,8 +29,6 @@ TIMEOUT = 10
 """Seconds that each wait for a peer is bounded by."""
 BOUND = 60
 """Seconds after which a peer is given up, whatever it has answered by then."""
-PROBE = "cas"
-"""A project's name, where a peer is meant and none of its projects."""
 THIS = "this machine"
 T = TypeVar("T")
 
@@ -124,8 +123,8 @@ def trust(name: str, fingerprint: str | None, around: Surroundings, console: Con
 
 
 def destination(inventory: Inventory, name: str) -> Destination:
-    """The way to a peer, of no project in particular."""
-    return resolve(inventory, f"{name}.{PROBE}", hostname="", place=None)
+    """The way to a peer, of no project in particular; also to one that no destination could name."""
+    return at_peer(inventory.peers[name], address=name, inbox="~")
 
 
 def beside(names: Iterable[str], work: Callable[[str], T], *, bound: float) -> Mapping[str, T | CasError]:
@@ -213,6 +212,8 @@ def _chosen(inventory: Inventory, names: Sequence[str]) -> list[str]:
 
 def _addresses(inventory: Inventory, name: str) -> list[str]:
     """The inboxes of a peer that peers.toml speaks of: in groups, and of projects that have a path of their own."""
+    if not is_machine(name):
+        return []
     grouped = {one for members in inventory.groups.values() for one in members if one.startswith(f"{name}.")}
     return sorted(grouped | {f"{name}.{project}" for project in inventory.inboxes})
 

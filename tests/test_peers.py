@@ -127,6 +127,17 @@ def test_a_peer_that_is_this_machine_is_asked_nothing(cas: Cas, home: Home):
     assert (trusted.code, trusted.out) == (0, f"no key is needed: `{this}` is this machine\n")
 
 
+def test_a_peer_that_no_destination_could_name_is_tried_all_the_same(cas: Cas, home: Home, peer: Forge):
+    home.peers(peer.toml().replace("[peers.forge]", '[peers."forge.lan"]') + '[groups]\nall = ["local.docs"]\n')
+
+    run = cas("peers", "check", "--output", "json")
+
+    assert run.code == 0
+    assert levels(run, "forge.lan")["HALT"] == "ok"
+    assert "forge.lan: HALT is set (127.0.0.1)" in cas("halt", "--peers", "--yes").out
+    assert "known already" in cas("peers", "trust", "forge.lan").out
+
+
 def test_a_server_without_sftp_is_told(cas: Cas, home: Home, tmp_path: Path):
     folder = tmp_path / "bare"
     folder.mkdir()
