@@ -87,7 +87,7 @@ def trust(name: str, fingerprint: str | None, around: Surroundings, console: Con
     inventory = _inventory(around, console)
     _chosen(inventory, [name])
     if is_local(name, around.hostname):
-        console.result(f"no key is needed: `{name}` is {THIS}")
+        _tell_trust("not-needed", f"no key is needed: `{name}` is {THIS}", console, name=name)
         return ExitCode.OK
     to = destination(inventory, name)
     from cas.transports import known_hosts, ssh
@@ -100,6 +100,7 @@ def trust(name: str, fingerprint: str | None, around: Surroundings, console: Con
     print_ = known_hosts.fingerprint(shown.key)
     entry = known_hosts.entry(shown.name, shown.port)
     pair = (shown.kind, shown.key)
+    tell = partial(_tell_trust, name=name, host=entry, fingerprint=print_)
     if pair in shown.known.revoked:
         raise _untrusted(f"{entry} shows a key that is marked as revoked: {print_}", "ask whoever runs the host")
     if to.host_key is not None and to.host_key != print_:
@@ -107,7 +108,7 @@ def trust(name: str, fingerprint: str | None, around: Surroundings, console: Con
             f"{entry} shows {print_}, and `{inventory.file}` has {to.host_key} for it", "ask whoever runs the host"
         )
     if pair in shown.known.trusted or to.host_key is not None:
-        console.result(f"known already: {entry} {print_}")
+        tell("known", f"known already: {entry} {print_}", console)
         return ExitCode.OK
     if shown.known.trusted:
         hint = f"ask whoever runs the host, whether it was set up anew; then: ssh-keygen -R '{entry}'"
@@ -118,8 +119,18 @@ def trust(name: str, fingerprint: str | None, around: Surroundings, console: Con
         _ask(f"{entry} shows the key {print_}; does its owner say the same?", print_, around, console)
     written = known_hosts.hashed_entry(entry, secrets.token_bytes(20)) if shown.hashed else entry
     _record(shown.file, f"{written} {shown.kind} {shown.key}\n")
-    console.result(f"known from now on: {entry} {print_}")
+    tell("new", f"known from now on: {entry} {print_}", console)
     return ExitCode.OK
+
+
+def _tell_trust(
+    state: str, words: str, console: Console, *, name: str, host: str | None = None, fingerprint: str | None = None
+) -> None:
+    if console.form is Form.TEXT:
+        console.result(words)
+        return
+    told = {"name": name, "host": host, "fingerprint": fingerprint, "state": state}
+    console.result(as_json({"format": "cas.trust/1", **told}))
 
 
 def destination(inventory: Inventory, name: str) -> Destination:

@@ -195,6 +195,23 @@ def test_a_key_that_was_compared_is_known_from_then_on(cas: Cas, home: Home, str
     assert cas("peers", "trust", "forge").out.startswith("known already: ")
 
 
+def test_what_is_trusted_is_told_as_json_too(cas: Cas, home: Home, stranger: Forge):
+    home.peers(stranger.toml() + "[peers.local]\n")
+    key = host_key(stranger)
+    name = f"[{stranger.host}]:{stranger.port}"
+
+    told = [
+        json.loads(cas("peers", "trust", peer, "--fingerprint", key, "--output", "json").out)
+        for peer in ("forge", "forge", "local")
+    ]
+
+    assert told == [
+        {"format": "cas.trust/1", "name": "forge", "host": name, "fingerprint": key, "state": "new"},
+        {"format": "cas.trust/1", "name": "forge", "host": name, "fingerprint": key, "state": "known"},
+        {"format": "cas.trust/1", "name": "local", "host": None, "fingerprint": None, "state": "not-needed"},
+    ]
+
+
 def found(home: Home, host: str) -> bool:
     """Whether ssh-keygen finds a host in known_hosts."""
     asked = ("ssh-keygen", "-F", host, "-f", str(home.known_hosts))
