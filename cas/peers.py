@@ -1,22 +1,19 @@
-"""Peers: who there is, whether they can be reached, and whose host key is theirs. The verbs of `cas peers`."""
+"""Peers: who there is, and whether they can be reached. The verbs of `cas peers`, but for trust."""
 
 from __future__ import annotations
 
-import os
-import secrets
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from cas import halt, loader
 from cas.checks import Check, error, failed, ok, warning
 from cas.diagnostics import listed, suggestion
-from cas.errors import CasError, ExitCode, TransferError, UsageError, reason
+from cas.errors import CasError, ExitCode, TransferError, UsageError
 from cas.inventory import Destination, Inventory, at_peer, is_local, resolve
 from cas.names import is_machine
 from cas.output import checks as check_view
@@ -35,7 +32,7 @@ T = TypeVar("T")
 
 def list_peers(around: Surroundings, console: Console) -> int:
     """All that peers.toml names, as it stands there."""
-    inventory = _inventory(around, console)
+    inventory = inventory_of(around, console)
     found = [_fields(inventory, name) for name in sorted(inventory.peers)]
     if console.form is not Form.TEXT:
         console.result(as_json({"format": "cas.peers/1", "peers": found}))
@@ -51,8 +48,8 @@ def list_peers(around: Surroundings, console: Console) -> int:
 
 def check(names: Sequence[str], around: Surroundings, console: Console, *, bound: float = BOUND) -> int:
     """For each peer how far the way to it leads, all of them side by side."""
-    inventory = _inventory(around, console)
-    chosen = _chosen(inventory, names)
+    inventory = inventory_of(around, console)
+    wanted = chosen(inventory, names)
     from cas.transports import peer  # before the threads: paramiko must not be loaded by two
 
     def one(name: str) -> list[Check]:
@@ -68,9 +65,9 @@ def check(names: Sequence[str], around: Surroundings, console: Console, *, bound
             now=time.time(),
         )
 
-    found = beside((name for name in chosen if not is_local(name, around.hostname)), one, bound=bound)
+    found = beside((name for name in wanted if not is_local(name, around.hostname)), one, bound=bound)
     asked = {name: [error("check", str(got))] if isinstance(got, CasError) else got for name, got in found.items()}
-    checks = {name: asked[name] if name in asked else _here(around) for name in chosen}
+    checks = {name: asked[name] if name in asked else _here(around) for name in wanted}
     if console.form is Form.TEXT:
         for name, some in checks.items():
             console.result(f"{name} ({_where(destination(inventory, name)) if name in asked else THIS})")
@@ -82,55 +79,19 @@ def check(names: Sequence[str], around: Surroundings, console: Console, *, bound
     return ExitCode.DELIVERY if any(map(failed, checks.values())) else ExitCode.OK
 
 
-def trust(name: str, fingerprint: str | None, around: Surroundings, console: Console) -> int:
-    """Have a peer's host key known, once somebody has compared it. Raises TransferError, UsageError."""
-    inventory = _inventory(around, console)
-    _chosen(inventory, [name])
-    if is_local(name, around.hostname):
-        _tell_trust("not-needed", f"no key is needed: `{name}` is {THIS}", console, name=name)
-        return ExitCode.OK
-    to = destination(inventory, name)
-    from cas.transports import known_hosts, ssh
-
-    try:
-        shown = ssh.shown_key(to, home=around.home, user=around.user, timeout=TIMEOUT)
-    except TransferError as problem:
-        problem.exit_code = ExitCode.DELIVERY
-        raise
-    print_ = known_hosts.fingerprint(shown.key)
-    entry = known_hosts.entry(shown.name, shown.port)
-    pair = (shown.kind, shown.key)
-    tell = partial(_tell_trust, name=name, host=entry, fingerprint=print_)
-    if pair in shown.known.revoked:
-        raise _untrusted(f"{entry} shows a key that is marked as revoked: {print_}", "ask whoever runs the host")
-    if to.host_key is not None and to.host_key != print_:
-        raise _untrusted(
-            f"{entry} shows {print_}, and `{inventory.file}` has {to.host_key} for it", "ask whoever runs the host"
-        )
-    if pair in shown.known.trusted or to.host_key is not None:
-        tell("known", f"known already: {entry} {print_}", console)
-        return ExitCode.OK
-    if shown.known.trusted:
-        hint = f"ask whoever runs the host, whether it was set up anew; then: ssh-keygen -R '{entry}'"
-        raise _untrusted(f"{entry} shows another key than the one that is known: {print_}", hint)
-    if fingerprint is not None and fingerprint != print_:
-        raise _untrusted(f"{entry} shows {print_}, not {fingerprint}", "somebody may be in between: do not go on")
-    if fingerprint is None:
-        _ask(f"{entry} shows the key {print_}; does its owner say the same?", print_, around, console)
-    written = known_hosts.hashed_entry(entry, secrets.token_bytes(20)) if shown.hashed else entry
-    _record(shown.file, f"{written} {shown.kind} {shown.key}\n")
-    tell("new", f"known from now on: {entry} {print_}", console)
-    return ExitCode.OK
+def inventory_of(around: Surroundings, console: Console) -> Inventory:
+    """What peers.toml says; warnings about it are told. Raises InvalidInput."""
+    inventory, warnings = loader.load_inventory(around.config)
+    console.report(warnings)
+    return inventory
 
 
-def _tell_trust(
-    state: str, words: str, console: Console, *, name: str, host: str | None = None, fingerprint: str | None = None
-) -> None:
-    if console.form is Form.TEXT:
-        console.result(words)
-        return
-    told = {"name": name, "host": host, "fingerprint": fingerprint, "state": state}
-    console.result(as_json({"format": "cas.trust/1", **told}))
+def chosen(inventory: Inventory, names: Sequence[str]) -> list[str]:
+    """The peers that are meant, by default all. Raises UsageError for one that there is not."""
+    for name in (name for name in names if name not in inventory.peers):
+        hint = suggestion(name, inventory.peers) or f"the peers there are: {listed(inventory.peers)}"
+        raise UsageError(f"no peer `{name}` in `{inventory.file}`", code="no-such-peer", hint=hint)
+    return list(dict.fromkeys(names)) or sorted(inventory.peers)
 
 
 def destination(inventory: Inventory, name: str) -> Destination:
@@ -185,42 +146,6 @@ def _in_time(work: Callable[[], T], bound: float) -> T:
     return future.result()
 
 
-def _ask(question: str, print_: str, around: Surroundings, console: Console) -> None:
-    answer = agreed(question, around, console)
-    if answer is None:
-        hint = "compare it with the host's own, then give it: --fingerprint SHA256:…"
-        raise UsageError(f"{question.partition(';')[0]}; nobody is there to compare it", code="not-compared", hint=hint)
-    if not answer:
-        raise CasError(f"the key {print_} was not taken", code="not-trusted")
-
-
-def _record(path: Path, line: str) -> None:
-    """Add a line to a known_hosts file, on disk, behind whole lines. Raises CasError."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "r+b") as file:
-            whole = not file.seek(0, os.SEEK_END) or (file.seek(-1, os.SEEK_END) >= 0 and file.read(1) == b"\n")
-            file.write(("" if whole else "\n").encode() + line.encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as problem:
-        raise CasError(f"`{path}` cannot be written: {reason(problem)}", code="unwritable") from problem
-
-
-def _untrusted(message: str, hint: str) -> TransferError:
-    error = TransferError(message, code="not-trusted", permanent=True, hint=hint)
-    error.exit_code = ExitCode.DELIVERY
-    return error
-
-
-def _chosen(inventory: Inventory, names: Sequence[str]) -> list[str]:
-    """The peers that are meant, by default all. Raises UsageError for one that there is not."""
-    for name in (name for name in names if name not in inventory.peers):
-        hint = suggestion(name, inventory.peers) or f"the peers there are: {listed(inventory.peers)}"
-        raise UsageError(f"no peer `{name}` in `{inventory.file}`", code="no-such-peer", hint=hint)
-    return list(dict.fromkeys(names)) or sorted(inventory.peers)
-
-
 def _addresses(inventory: Inventory, name: str) -> list[str]:
     """The inboxes of a peer that peers.toml speaks of: in groups, and of projects that have a path of their own."""
     if not is_machine(name):
@@ -244,9 +169,3 @@ def _fields(inventory: Inventory, name: str) -> dict[str, object]:
 
 def _where(to: Destination) -> str:
     return f"{f'{to.user}@' if to.user else ''}{to.host}{f':{to.port}' if to.port else ''}"
-
-
-def _inventory(around: Surroundings, console: Console) -> Inventory:
-    inventory, warnings = loader.load_inventory(around.config)
-    console.report(warnings)
-    return inventory

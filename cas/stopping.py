@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from cas import halt as halts
-from cas import loader, peers
+from cas import peers
 from cas.diagnostics import InvalidInput
 from cas.errors import CasError, ExitCode, UsageError, most_telling
 from cas.inventory import Inventory, is_local
@@ -139,8 +139,7 @@ def resume(*, everywhere: bool, yes: bool, around: Surroundings, console: Consol
 
 def standing_there(around: Surroundings, console: Console, *, bound: float = peers.BOUND) -> list[Result]:
     """Whether HALT is set on each peer: DONE where it is."""
-    inventory, warnings = loader.load_inventory(around.config)
-    console.report(warnings)
+    inventory = peers.inventory_of(around, console)
     from cas.transports import peer
 
     def one(files: SftpFiles) -> Found:
@@ -198,8 +197,7 @@ def _agreed(what: str, *, everywhere: bool, yes: bool, around: Surroundings, con
     """The peers, if all of them are meant and somebody has said so. Raises UsageError where nobody can be asked."""
     if not everywhere:
         return None
-    inventory, warnings = loader.load_inventory(around.config)
-    console.report(warnings)
+    inventory = peers.inventory_of(around, console)
     question = f"{what} {', '.join(_others(inventory, around)) or 'no peers'}?"
     answer = True if yes else peers.agreed(question, around, console)
     if answer is None:
