@@ -48,7 +48,7 @@ def standing(folders: Iterable[Path]) -> Halt | None:
 
 def text(reason: str | None, who: str, when: str) -> str:
     """What a HALT says: why, if that was said, then who set it and when."""
-    said = " ".join((reason or "").split())
+    said = " ".join((reason or "").split()).encode("utf-8", "replace").decode()  # an argument may be any bytes
     return f"{said + ' ' if said else ''}(set by {who} at {when})\n"
 
 

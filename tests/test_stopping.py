@@ -152,6 +152,13 @@ def test_what_is_said_is_one_line_and_acts_on_no_terminal(cas: Cas, home: Home):
     assert "\x1b" not in run.out
 
 
+def test_a_reason_in_other_bytes_than_utf_8_keeps_nobody_from_halting(cas_process, home: Home):
+    run = cas_process("halt", "d\udce9ploy")
+
+    assert run.wait(30) == 0
+    assert (home.config / "HALT").read_text(encoding="utf-8").startswith("d?ploy (set by ")
+
+
 def test_halt_and_resume_reach_every_peer_and_tell_each(cas: Cas, home: Home, peer: Forge, message, gnupg: Key):
     home.peers(peer.toml() + '[peers.nowhere]\nhost = "127.0.0.1"\nport = 1\n')
     message("hello.org")
