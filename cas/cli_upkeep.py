@@ -86,9 +86,9 @@ def trust(name: str, *, fingerprint: str | None, around: Surroundings, console: 
     cas peers trust laptop
     cas peers trust laptop --fingerprint SHA256:eKw5bA6h3N4oviifK3jVVrhzME2gA3X3vkN0DUfl2TA
     """
-    from cas import peers
+    from cas import trust
 
-    return peers.trust(name, fingerprint, around, console)
+    return trust.trust(name, fingerprint, around, console)
 
 
 @click.command()

@@ -46,8 +46,17 @@ def place(folder: Path, names: Iterable[str], content: bytes, *, mode: int) -> P
     finally:
         with suppress(OSError):
             hidden.unlink()
-    _sync(folder)
+    sync(folder)
     return path
+
+
+def sync(folder: Path) -> None:
+    """Bring a folder's names to disk. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _linked(hidden: Path, paths: Iterable[Path]) -> Path:
@@ -66,14 +75,6 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CasError(f"the folder `{folder}` cannot be made: {reason(error)}", code="unwritable") from error
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _refused(path: Path, error: OSError) -> CasError:

@@ -6,9 +6,10 @@ import os
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
-from cas.creation import create_all
+from cas.creation import create_all, sync
 from cas.errors import CasError, HaltError, reason
 
 NAME = "HALT"
@@ -21,6 +22,14 @@ class Halt:
 
     path: Path
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """What came of setting HALT. `new`: none stood before. `fault`: what is wrong with it all the same, or ""."""
+
+    new: bool
+    fault: str = ""
 
 
 def standing(folders: Iterable[Path]) -> Halt | None:
@@ -39,19 +48,28 @@ def standing(folders: Iterable[Path]) -> Halt | None:
 
 def text(reason: str | None, who: str, when: str) -> str:
     """What a HALT says: why, if that was said, then who set it and when."""
-    said = " ".join((reason or "").split())
+    said = " ".join((reason or "").split()).encode("utf-8", "replace").decode()  # an argument may be any bytes
     return f"{said + ' ' if said else ''}(set by {who} at {when})\n"
 
 
-def place(folder: Path, words: str) -> bool:
-    """Set HALT in a configuration folder, whole, on disk; False where one stands, which is left. Raises CasError."""
+def place(folder: Path, words: str) -> Placed:
+    """Set HALT in a configuration folder: whole, on disk, or else as well as it can be made. What stands is left.
+
+    Raises CasError where none can be made.
+    """
     try:
         create_all({folder / NAME: words.encode()})
     except CasError as error:
         if error.code == "exists":
-            return False
-        raise
-    return True
+            return Placed(new=False)
+        return _placed_at_once(folder / NAME, words, error)
+    return Placed(new=True)
+
+
+def fault(words: str, stands: str, why: str) -> str:
+    """What is wrong with a HALT that was to say `words`, and says `stands`."""
+    what = "it is not sure to be on disk" if stands == words.strip() else "its words are not all there"
+    return f"{what}: {why}"
 
 
 def lift(halt: Halt) -> None:
@@ -69,6 +87,34 @@ def refuse(halt: Halt) -> HaltError:
     """The error of a HALT that stands."""
     said = f": {halt.reason}" if halt.reason else ""
     return HaltError(f"HALT is set{said}", code="halt", hint=f"when it may go on: cas resume, or rm {halt.path}")
+
+
+def _placed_at_once(path: Path, words: str, error: CasError) -> Placed:
+    """Under its name from the start: where links cannot be made; empty, which counts, where nothing can be written."""
+    why = reason(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    except FileExistsError:  # ours, when only the last sync failed; else another's
+        new = _reason(path) == words.strip()
+        return Placed(new=new, fault=fault(words, words.strip(), why) if new else "")
+    except OSError:
+        raise error from error.__cause__
+    try:
+        with open(handle, "wb", buffering=0) as file:
+            whole = _written(file, words.encode())
+            os.fsync(file.fileno())
+        sync(path.parent)
+    except OSError as problem:
+        whole, why = False, reason(problem)
+    return Placed(new=True, fault="" if whole else fault(words, _reason(path), why))
+
+
+def _written(file: FileIO, content: bytes) -> bool:
+    """Write all of it, or leave the file empty."""
+    if file.write(content) == len(content):
+        return True
+    file.truncate(0)
+    return False
 
 
 def _reason(path: Path) -> str:

@@ -97,6 +97,11 @@ class Destination:
 EMPTY = Inventory(file="peers.toml")
 
 
+def is_local(machine: str, hostname: str) -> bool:
+    """Whether that is this machine, whatever peers.toml says of it; `hostname` is its short name."""
+    return machine in (LOCAL, hostname)
+
+
 def resolve(inventory: Inventory, target: str, *, hostname: str, place: Place | None) -> Destination:
     """Where `<machine>.<project>` is; `hostname` is this machine's short name. Raises InvalidInput, exit code 2."""
     machine, dot, project = target.partition(".")
@@ -107,7 +112,7 @@ def resolve(inventory: Inventory, target: str, *, hostname: str, place: Place | 
     if not is_machine(machine) or not is_name(project):
         raise _no_destination("unsafe-destination", f"`{target}` holds what no name may hold", place, NAME_RULE)
     inbox = inventory.inboxes.get(project, f"~/projects/{project}/inbox/from-agents")
-    if machine in (LOCAL, hostname):
+    if is_local(machine, hostname):
         return Destination(
             address=f"{LOCAL}.{project}",
             host=None,
@@ -121,8 +126,13 @@ def resolve(inventory: Inventory, target: str, *, hostname: str, place: Place | 
     peer = inventory.peers.get(machine)
     if peer is None:
         raise _unknown_peer(inventory, machine, place)
+    return at_peer(peer, address=target, inbox=inbox)
+
+
+def at_peer(peer: Peer, *, address: str, inbox: str) -> Destination:
+    """A destination on another machine."""
     return Destination(
-        address=target,
+        address=address,
         host=peer.host,
         port=peer.port,
         user=peer.user,

@@ -1,19 +1,21 @@
-"""Peers: who there is, whether they can be reached, and whose host key is theirs. The verbs of `cas peers`."""
+"""Peers: who there is, and whether they can be reached. The verbs of `cas peers`, but for trust."""
 
 from __future__ import annotations
 
-import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from typing import TypeVar
 
-from cas import loader
-from cas.checks import Check, error, failed
+from cas import halt, loader
+from cas.checks import Check, error, failed, ok, warning
 from cas.diagnostics import listed, suggestion
-from cas.errors import CasError, ExitCode, TransferError, UsageError, reason
-from cas.inventory import Destination, Inventory, resolve
+from cas.errors import CasError, ExitCode, TransferError, UsageError
+from cas.inventory import Destination, Inventory, at_peer, is_local, resolve
+from cas.names import is_machine
 from cas.output import checks as check_view
 from cas.output.console import Console, Form
 from cas.output.result import as_json
@@ -22,14 +24,15 @@ from cas.surroundings import Surroundings
 AT_ONCE = 16
 TIMEOUT = 10
 """Seconds that each wait for a peer is bounded by."""
-PROBE = "cas"
-"""A project's name, where a peer is meant and none of its projects."""
+BOUND = 60
+"""Seconds after which a peer is given up, whatever it has answered by then."""
+THIS = "this machine"
 T = TypeVar("T")
 
 
 def list_peers(around: Surroundings, console: Console) -> int:
     """All that peers.toml names, as it stands there."""
-    inventory = _inventory(around, console)
+    inventory = inventory_of(around, console)
     found = [_fields(inventory, name) for name in sorted(inventory.peers)]
     if console.form is not Form.TEXT:
         console.result(as_json({"format": "cas.peers/1", "peers": found}))
@@ -43,10 +46,10 @@ def list_peers(around: Surroundings, console: Console) -> int:
     return ExitCode.OK
 
 
-def check(names: Sequence[str], around: Surroundings, console: Console) -> int:
+def check(names: Sequence[str], around: Surroundings, console: Console, *, bound: float = BOUND) -> int:
     """For each peer how far the way to it leads, all of them side by side."""
-    inventory = _inventory(around, console)
-    chosen = _chosen(inventory, names)
+    inventory = inventory_of(around, console)
+    wanted = chosen(inventory, names)
     from cas.transports import peer  # before the threads: paramiko must not be loaded by two
 
     def one(name: str) -> list[Check]:
@@ -62,11 +65,12 @@ def check(names: Sequence[str], around: Surroundings, console: Console) -> int:
             now=time.time(),
         )
 
-    found = beside(chosen, one)
-    checks = {name: [error("check", str(got))] if isinstance(got, CasError) else got for name, got in found.items()}
+    found = beside((name for name in wanted if not is_local(name, around.hostname)), one, bound=bound)
+    asked = {name: [error("check", str(got))] if isinstance(got, CasError) else got for name, got in found.items()}
+    checks = {name: asked[name] if name in asked else _here(around) for name in wanted}
     if console.form is Form.TEXT:
         for name, some in checks.items():
-            console.result(f"{name} ({_where(destination(inventory, name))})")
+            console.result(f"{name} ({_where(destination(inventory, name)) if name in asked else THIS})")
             for line in check_view.lines(some):
                 console.result(f"  {line}")
     else:
@@ -75,52 +79,32 @@ def check(names: Sequence[str], around: Surroundings, console: Console) -> int:
     return ExitCode.DELIVERY if any(map(failed, checks.values())) else ExitCode.OK
 
 
-def trust(name: str, fingerprint: str | None, around: Surroundings, console: Console) -> int:
-    """Have a peer's host key known, once somebody has compared it. Raises TransferError, UsageError."""
-    inventory = _inventory(around, console)
-    to = destination(inventory, _chosen(inventory, [name])[0])
-    from cas.transports import known_hosts, ssh
+def inventory_of(around: Surroundings, console: Console) -> Inventory:
+    """What peers.toml says; warnings about it are told. Raises InvalidInput."""
+    inventory, warnings = loader.load_inventory(around.config)
+    console.report(warnings)
+    return inventory
 
-    try:
-        shown = ssh.shown_key(to, home=around.home, user=around.user, timeout=TIMEOUT)
-    except TransferError as problem:
-        problem.exit_code = ExitCode.DELIVERY
-        raise
-    print_ = known_hosts.fingerprint(shown.key)
-    entry = known_hosts.entry(shown.name, shown.port)
-    pair = (shown.kind, shown.key)
-    if pair in shown.known.revoked:
-        raise _untrusted(f"{entry} shows a key that is marked as revoked: {print_}", "ask whoever runs the host")
-    if to.host_key is not None and to.host_key != print_:
-        raise _untrusted(
-            f"{entry} shows {print_}, and `{inventory.file}` has {to.host_key} for it", "ask whoever runs the host"
-        )
-    if pair in shown.known.trusted or to.host_key is not None:
-        console.result(f"known already: {entry} {print_}")
-        return ExitCode.OK
-    if shown.known.trusted:
-        hint = f"ask whoever runs the host, whether it was set up anew; then: ssh-keygen -R '{entry}'"
-        raise _untrusted(f"{entry} shows another key than the one that is known: {print_}", hint)
-    if fingerprint is not None and fingerprint != print_:
-        raise _untrusted(f"{entry} shows {print_}, not {fingerprint}", "somebody may be in between: do not go on")
-    if fingerprint is None:
-        _ask(f"{entry} shows the key {print_}; does its owner say the same?", print_, around)
-    _record(shown.file, f"{entry} {shown.kind} {shown.key}\n")
-    console.result(f"known from now on: {entry} {print_}")
-    return ExitCode.OK
+
+def chosen(inventory: Inventory, names: Sequence[str]) -> list[str]:
+    """The peers that are meant, by default all. Raises UsageError for one that there is not."""
+    for name in (name for name in names if name not in inventory.peers):
+        hint = suggestion(name, inventory.peers) or f"the peers there are: {listed(inventory.peers)}"
+        raise UsageError(f"no peer `{name}` in `{inventory.file}`", code="no-such-peer", hint=hint)
+    return list(dict.fromkeys(names)) or sorted(inventory.peers)
 
 
 def destination(inventory: Inventory, name: str) -> Destination:
-    """The way to a peer, of no project in particular."""
-    return resolve(inventory, f"{name}.{PROBE}", hostname="", place=None)
+    """The way to a peer, of no project in particular; also to one that no destination could name."""
+    return at_peer(inventory.peers[name], address=name, inbox="~")
 
 
-def beside(names: Iterable[str], work: Callable[[str], T]) -> Mapping[str, T | CasError]:
-    """What the work gives for each, or the error that it raises; several at a time."""
+def beside(names: Iterable[str], work: Callable[[str], T], *, bound: float) -> Mapping[str, T | CasError]:
+    """What the work gives for each, or the error that it raises, or that it took too long; several at a time."""
 
     def one(name: str) -> T | CasError:
         try:
-            return work(name)
+            return _in_time(partial(work, name), bound)
         except CasError as problem:
             return problem
 
@@ -129,53 +113,43 @@ def beside(names: Iterable[str], work: Callable[[str], T]) -> Mapping[str, T | C
         return dict(zip(wanted, pool.map(one, wanted), strict=True))
 
 
-def agreed(question: str, around: Surroundings) -> bool:
-    """Whether somebody at the terminal says yes. False where there is no terminal."""
-    if not around.interactive:
-        return False
-    try:
-        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:
-        return False
+def agreed(question: str, around: Surroundings, console: Console) -> bool | None:
+    """Whether somebody at the terminal says yes; None where nobody is there, or would see the question."""
+    if not (around.interactive and console.asks(f"{question} [y/N] ")):
+        return None
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _ask(question: str, print_: str, around: Surroundings) -> None:
-    if not around.interactive:
-        hint = "compare it with the host's own, then give it: --fingerprint SHA256:…"
-        raise UsageError(f"{question.partition(';')[0]}; nobody is there to compare it", code="not-compared", hint=hint)
-    if not agreed(question, around):
-        raise CasError(f"the key {print_} was not taken", code="not-trusted")
+def _here(around: Surroundings) -> list[Check]:
+    """Of a peer that is this machine: nothing for it goes over SSH."""
+    stands = halt.standing(around.halts)
+    return [
+        ok("way", "its own file system, without SSH"),
+        warning("HALT", f"set here: {stands.reason}") if stands else ok("HALT", "not set here"),
+    ]
 
 
-def _record(path: Path, line: str) -> None:
-    """Add a line to a known_hosts file, on disk, behind whole lines. Raises CasError."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "r+b") as file:
-            whole = not file.seek(0, os.SEEK_END) or (file.seek(-1, os.SEEK_END) >= 0 and file.read(1) == b"\n")
-            file.write(("" if whole else "\n").encode() + line.encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as problem:
-        raise CasError(f"`{path}` cannot be written: {reason(problem)}", code="unwritable") from problem
+def _in_time(work: Callable[[], T], bound: float) -> T:
+    """What the work gives. Where it takes too long it is left behind: not every wait in it can be cut short."""
+    future: Future[T] = Future()
 
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as problem:  # raised where the result is asked for
+            future.set_exception(problem)
 
-def _untrusted(message: str, hint: str) -> TransferError:
-    error = TransferError(message, code="not-trusted", permanent=True, hint=hint)
-    error.exit_code = ExitCode.DELIVERY
-    return error
-
-
-def _chosen(inventory: Inventory, names: Sequence[str]) -> list[str]:
-    """The peers that are meant, by default all. Raises UsageError for one that there is not."""
-    for name in (name for name in names if name not in inventory.peers):
-        hint = suggestion(name, inventory.peers) or f"the peers there are: {listed(inventory.peers)}"
-        raise UsageError(f"no peer `{name}` in `{inventory.file}`", code="no-such-peer", hint=hint)
-    return list(dict.fromkeys(names)) or sorted(inventory.peers)
+    threading.Thread(target=run, daemon=True).start()
+    if not wait([future], bound).done:
+        message = f"it did not come to an end within {bound} seconds"
+        raise TransferError(message, code="connection-lost", permanent=False)
+    return future.result()
 
 
 def _addresses(inventory: Inventory, name: str) -> list[str]:
     """The inboxes of a peer that peers.toml speaks of: in groups, and of projects that have a path of their own."""
+    if not is_machine(name):
+        return []
     grouped = {one for members in inventory.groups.values() for one in members if one.startswith(f"{name}.")}
     return sorted(grouped | {f"{name}.{project}" for project in inventory.inboxes})
 
@@ -195,9 +169,3 @@ def _fields(inventory: Inventory, name: str) -> dict[str, object]:
 
 def _where(to: Destination) -> str:
     return f"{f'{to.user}@' if to.user else ''}{to.host}{f':{to.port}' if to.port else ''}"
-
-
-def _inventory(around: Surroundings, console: Console) -> Inventory:
-    inventory, warnings = loader.load_inventory(around.config)
-    console.report(warnings)
-    return inventory

@@ -75,7 +75,7 @@ def status(request: StatusRequest, around: Surroundings, console: Console) -> in
         if standing:
             console.result(f"HALT is set: {standing.reason or 'no reason given'} ({standing.path})")
         for one in peers:
-            console.result(f"{one.name}: {STANDS[one.state]}{f': {one.words}' if one.words else ''} ({one.where})")
+            console.result(f"{one.machine}: {STANDS[one.state]}{f': {one.words}' if one.words else ''} ({one.where})")
         for line in grouped(entries, request.by):
             console.result(line)
         _list(entries, console)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cas.transports.known_hosts import HostKeys, algorithms, fingerprint, host_keys
+from cas.transports.known_hosts import HostKeys, algorithms, fingerprint, hashed_entry, host_keys, names_are_hashed
 
 ED = ("ssh-ed25519", "AAAAC3NzaC1lZDI1NTE5AAAAIJ1")
 RSA = ("ssh-rsa", "AAAAB3NzaC1yc2EAAAADAQABAAABAQC")
@@ -108,6 +108,29 @@ def test_what_ssh_keygen_hashed_is_found(tmp_path: Path):
 
     assert "forge" not in text
     assert (trusted(text), trusted(text, port=2222), trusted(text, port=2223)) == ({(kind, key)}, {(kind, key)}, set())
+
+
+def test_a_name_is_hashed_as_ssh_keygen_does():
+    assert hashed_entry("[forge]:2222", b"0123456789abcdefghij") == hashed("[forge]:2222")
+
+
+@pytest.mark.parametrize(
+    ("setting", "text", "expected"),
+    [
+        (None, "", False),
+        (None, line("forge"), False),
+        (None, line("forge") + line(hashed("other")), True),
+        (None, line(hashed("other"), marker="@revoked"), True),
+        (None, "# " + line(hashed("other")), False),
+        (None, line("forge", comment=hashed("other")), False),
+        ("yes", line("forge"), True),
+        ("YES", "", True),
+        ("true", "", True),
+        ("no", line(hashed("other")), False),
+    ],
+)
+def test_names_are_hashed_as_is_said_or_else_as_they_are_already(setting: str | None, text: str, expected: bool):
+    assert names_are_hashed(setting, text) is expected
 
 
 def test_a_revoked_key_is_not_trusted_wherever_else_it_stands():

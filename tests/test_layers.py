@@ -85,6 +85,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "watch",
         "options",
         "peers",
+        "trust",
         "stopping",
         "doctor",
         "completing",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +110,34 @@ def test_what_stands_in_the_way_of_an_inbox_and_halt_there_are_told(cas: Cas, ho
     assert "warning  HALT: set there: moving" in run.out
 
 
+def test_a_peer_that_is_this_machine_is_asked_nothing(cas: Cas, home: Home):
+    this = socket.gethostname().partition(".")[0]
+    home.peers(f'[peers."{this}"]\nhost = "127.0.0.1"\nport = 1\n')
+    home.halt("moving")
+
+    run = cas("peers", "check", this)
+
+    assert run.code == 0
+    assert run.out.splitlines() == [
+        f"{this} (this machine)",
+        "  ok       way: its own file system, without SSH",
+        "  warning  HALT: set here: moving",
+    ]
+    trusted = cas("peers", "trust", this)
+    assert (trusted.code, trusted.out) == (0, f"no key is needed: `{this}` is this machine\n")
+
+
+def test_a_peer_that_no_destination_could_name_is_tried_all_the_same(cas: Cas, home: Home, peer: Forge):
+    home.peers(peer.toml().replace("[peers.forge]", '[peers."forge.lan"]') + '[groups]\nall = ["local.docs"]\n')
+
+    run = cas("peers", "check", "--output", "json")
+
+    assert run.code == 0
+    assert levels(run, "forge.lan")["HALT"] == "ok"
+    assert "forge.lan: HALT is set (127.0.0.1)" in cas("halt", "--peers", "--yes").out
+    assert "known already" in cas("peers", "trust", "forge.lan").out
+
+
 def test_a_server_without_sftp_is_told(cas: Cas, home: Home, tmp_path: Path):
     folder = tmp_path / "bare"
     folder.mkdir()
@@ -163,6 +192,56 @@ def test_a_key_that_was_compared_is_known_from_then_on(cas: Cas, home: Home, str
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "found" in known.stdout
+    assert cas("peers", "trust", "forge").out.startswith("known already: ")
+
+
+def test_what_is_trusted_is_told_as_json_too(cas: Cas, home: Home, stranger: Forge):
+    home.peers(stranger.toml() + "[peers.local]\n")
+    key = host_key(stranger)
+    name = f"[{stranger.host}]:{stranger.port}"
+
+    told = [
+        json.loads(cas("peers", "trust", peer, "--fingerprint", key, "--output", "json").out)
+        for peer in ("forge", "forge", "local")
+    ]
+
+    assert told == [
+        {"format": "cas.trust/1", "name": "forge", "host": name, "fingerprint": key, "state": "new"},
+        {"format": "cas.trust/1", "name": "forge", "host": name, "fingerprint": key, "state": "known"},
+        {"format": "cas.trust/1", "name": "local", "host": None, "fingerprint": None, "state": "not-needed"},
+    ]
+
+
+def found(home: Home, host: str) -> bool:
+    """Whether ssh-keygen finds a host in known_hosts."""
+    asked = ("ssh-keygen", "-F", host, "-f", str(home.known_hosts))
+    return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "before", "hashed"),
+    [
+        ("HashKnownHosts no\n", "", False),
+        ("HashKnownHosts yes\n", "", True),
+        ("Host 127.*\n  hashknownhosts Yes\n", "", True),
+        ("", "other.example ssh-ed25519 AAAA\n|1|AAAA|AAAA ssh-ed25519 AAAA\n", True),
+        ("HashKnownHosts no\n", "|1|AAAA|AAAA ssh-ed25519 AAAA\n", False),
+    ],
+)
+def test_where_host_names_are_hashed_so_is_the_new_one(
+    cas: Cas, home: Home, stranger: Forge, settings: str, before: str, hashed: bool
+):
+    (home.path / ".ssh" / "config").write_text(settings, encoding="utf-8")
+    home.known_hosts.write_text(before, encoding="utf-8")
+
+    run = cas("peers", "trust", "forge", "--fingerprint", host_key(stranger))
+
+    assert run.code == 0
+    assert f"[{stranger.host}]:{stranger.port} " in run.out
+    new = home.known_hosts.read_text(encoding="utf-8").removeprefix(before)
+    assert new.startswith("|1|") is hashed
+    assert (stranger.host in new) is not hashed
+    assert found(home, f"[{stranger.host}]:{stranger.port}")
     assert cas("peers", "trust", "forge").out.startswith("known already: ")
 
 

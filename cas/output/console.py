@@ -77,6 +77,16 @@ class Console:
         """Words for people that are never left out."""
         self._tell(self._safe(line))
 
+    def asks(self, question: str) -> bool:
+        """Show a question, on a terminal, where no result in JSON would be mixed with it; False where there is none."""
+        streams = (self.err, self.out) if self.form is Form.TEXT else (self.err,)
+        for stream in (one for one in streams if one.isatty()):
+            with suppress(OSError):
+                stream.write(self._safe(question))
+                stream.flush()
+                return True
+        return False
+
     def report(self, found: Iterable[Diagnostic], *, as_result: bool = False) -> None:
         """Findings: to where words go, or as the result; in words, what is no error is left out when quiet."""
         stream = self.out if as_result else self.err

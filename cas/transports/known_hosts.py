@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
+HASHED = "|1|"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,18 @@ def entry(host: str, port: int) -> str:
     return host.lower() if port == 22 else f"[{host.lower()}]:{port}"
 
 
+def hashed_entry(name: str, salt: bytes) -> str:
+    """How it stands there where nobody is to read which hosts are known; `salt`: 20 random bytes."""
+    return "|".join(("", "1", *(base64.b64encode(part).decode() for part in (salt, _digest(salt, name)))))
+
+
+def names_are_hashed(setting: str | None, text: str) -> bool:
+    """Whether a name is to be hashed: as `HashKnownHosts` says; where it says nothing, as one in the file is."""
+    if setting is not None:
+        return setting.lower() in ("yes", "true")
+    return any(fields[0].startswith(HASHED) for _, fields in map(_split, text.split("\n")) if fields)
+
+
 def fingerprint(key: str) -> str:
     """The fingerprint of a base64 key, as ssh-keygen -l shows it."""
     try:
@@ -62,7 +75,7 @@ def _split(line: str) -> tuple[str, list[str]]:
 
 
 def _matches(patterns: str, name: str) -> bool:
-    if patterns.startswith("|1|"):
+    if patterns.startswith(HASHED):
         return _hashed(patterns, name)
     wanted = [pattern.lower() for pattern in patterns.split(",")]
     if any(_fits(pattern[1:], name) for pattern in wanted if pattern.startswith("!")):
@@ -80,4 +93,8 @@ def _hashed(pattern: str, name: str) -> bool:
         salt, expected = (base64.b64decode(part, validate=True) for part in pattern.split("|")[2:4])
     except (binascii.Error, ValueError):
         return False
-    return hmac.compare_digest(hmac.new(salt, name.encode(), hashlib.sha1).digest(), expected)
+    return hmac.compare_digest(_digest(salt, name), expected)
+
+
+def _digest(salt: bytes, name: str) -> bytes:
+    return hmac.new(salt, name.encode(), hashlib.sha1).digest()

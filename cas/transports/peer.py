@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 
 from cas.checks import Check, error, note, ok, warning
 from cas.errors import CasError, TransferError
+from cas.halt import Placed, fault
 from cas.inventory import Destination
 from cas.transports import ssh
 from cas.transports.files import Kind, T, Task
-from cas.transports.sftp import FSYNC, SftpFiles
+from cas.transports.sftp import FSYNC, NEEDED, SftpFiles
 
 CONFIGURATION = "~/.config/cross-agent-comms"
 HALT = f"{CONFIGURATION}/HALT"
@@ -31,11 +32,14 @@ ORDER = ("name", "port", "host key", "login")
 
 
 @contextmanager
-def files_at(destination: Destination, *, home: Path, user: str, timeout: float) -> Iterator[SftpFiles]:
-    """The files of a peer. Raises TransferError."""
+def files_at(
+    destination: Destination, *, home: Path, user: str, timeout: float, needed: Set[str] = NEEDED
+) -> Iterator[SftpFiles]:
+    """The files of a peer, whose server has these extensions. Raises TransferError."""
     session = ssh.connected(destination, home=home, user=user, timeout=timeout)
     try:
-        yield SftpFiles(session.channel("SFTP", lambda channel: channel.invoke_subsystem("sftp")), session.where)
+        channel = session.channel("SFTP", lambda channel: channel.invoke_subsystem("sftp"))
+        yield SftpFiles(channel, session.where, needed)
     finally:
         session.close()
 
@@ -50,23 +54,27 @@ def halted(files: SftpFiles) -> str | None:
         return "it cannot be read"
 
 
-def set_halt(files: SftpFiles, words: str) -> bool:
-    """Set HALT there, whole; False where one stands, which is left. Raises TransferError."""
+def set_halt(files: SftpFiles, words: str) -> Placed:
+    """Set HALT there: whole, on disk, or else as well as it can be made. What stands is left. Raises TransferError."""
     for folder in ("~/.config", CONFIGURATION):
         _one(files, files.make_folder(folder, mode=0o700))
-    hidden = f"{CONFIGURATION}/.tmp.{secrets.token_hex(8)}"
-    _one(files, files.create(hidden, words.encode()))
     try:
-        return _one(files, files.link(hidden, HALT))
-    finally:
-        _one(files, files.remove(hidden))
-        _one(files, files.sync(CONFIGURATION))
+        new, why = _linked(files, words), None
+    except TransferError as problem:  # no links, no room: it has no other name first then
+        new, why = _written_at_once(files, words, problem), problem
+    (unsynced,) = files.run([files.sync(CONFIGURATION)])
+    if not new:
+        return Placed(new=False)
+    stands = halted(files) or ""
+    if unsynced or stands != words.strip():
+        return Placed(new=True, fault=fault(words, stands, str(unsynced or why)))
+    return Placed(new=True)
 
 
 def lift_halt(files: SftpFiles) -> None:
     """Take HALT away there. Raises TransferError."""
     _one(files, files.remove(HALT))
-    _one(files, files.sync(CONFIGURATION))
+    files.run([files.sync(CONFIGURATION)])  # if a power cut brings it back, that harms nobody
 
 
 def examined(
@@ -85,6 +93,25 @@ def examined(
         step = STEPS.get(problem.code, "SFTP")
         passed = ORDER[: ORDER.index(step)] if step in ORDER else ORDER
         return [*(ok(one, "good") for one in passed), error(step, str(problem), problem.hint)]
+
+
+def _linked(files: SftpFiles, words: str) -> bool:
+    hidden = f"{CONFIGURATION}/.tmp.{secrets.token_hex(8)}"
+    try:
+        _one(files, files.create(hidden, words.encode()))
+        return _one(files, files.link(hidden, HALT))
+    finally:
+        files.run([files.remove(hidden)])
+
+
+def _written_at_once(files: SftpFiles, words: str, problem: TransferError) -> bool:
+    """Without words it counts too, and mostly can be made where nothing can be written. Raises the problem if not."""
+    try:
+        return _one(files, files.create(HALT, words.encode()))
+    except TransferError:
+        if _one(files, files.kind(HALT)) is None:
+            raise problem from None
+        return True
 
 
 def _sftp(files: SftpFiles) -> Check:

@@ -6,7 +6,7 @@ SFTP's errors collapse ("Failure" is already exists, no space and I/O error alik
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from paramiko import Channel, Message
 from paramiko import sftp as wire
@@ -22,16 +22,18 @@ CHUNK = 32 * 1024  # larger packets are not sure to be taken
 POSIX_RENAME, HARDLINK, FSYNC, STATVFS = (
     f"{name}@openssh.com" for name in ("posix-rename", "hardlink", "fsync", "statvfs")
 )
+NEEDED = frozenset({POSIX_RENAME, HARDLINK})
+"""Without these no message can appear whole."""
 
 
 class SftpFiles:
     """`Files` over an open SFTP channel. `~/` is where the server puts us: at home."""
 
-    def __init__(self, channel: Channel, where: str) -> None:
+    def __init__(self, channel: Channel, where: str, needed: Set[str] = NEEDED) -> None:
         self._channel = SftpChannel(channel, where)
         self._where = where
         self.durable = FSYNC in self._channel.extensions
-        if missing := {POSIX_RENAME, HARDLINK} - self._channel.extensions:
+        if missing := needed - self._channel.extensions:
             names = ", ".join(f"`{name}`" for name in sorted(missing))
             raise TransferError(
                 f"the SFTP server of {where} lacks {names}, without which no message can appear whole",

@@ -135,6 +135,8 @@ class ShownKey:
     known: known_hosts.HostKeys
     file: Path
     """The known_hosts file that is the user's own."""
+    hashed: bool
+    """Whether names are written hashed there."""
 
 
 def shown_key(destination: Destination, *, home: Path, user: str, timeout: float) -> ShownKey:
@@ -159,13 +161,15 @@ def shown_key(destination: Destination, *, home: Path, user: str, timeout: float
     assert asked.key is not None
     found = connection.ssh_config
     alias = found.get("hostkeyalias")
+    file = _expanded(shlex.split(found.get("userknownhostsfile", "~/.ssh/known_hosts"))[0], home)
     return ShownKey(
         name=alias or connection.host,
         port=22 if alias else int(connection.port),
         kind=asked.key.get_name(),
         key=asked.key.get_base64(),
         known=keys,
-        file=_expanded(shlex.split(found.get("userknownhostsfile", "~/.ssh/known_hosts"))[0], home),
+        file=file,
+        hashed=known_hosts.names_are_hashed(found.get("hashknownhosts"), "".join(_texts([file]))),
     )
 
 
@@ -256,8 +260,11 @@ def _preferring(algorithms: Collection[str], sock: socket.socket, **options: Any
 def _known_hosts(found: dict[str, str], home: Path) -> Iterator[str]:
     user = found.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2")
     shared = found.get("globalknownhostsfile", f"{SYSTEM}/ssh_known_hosts {SYSTEM}/ssh_known_hosts2")
-    for name in shlex.split(f"{user} {shared}"):
-        path = _expanded(name, home)
+    return _texts(_expanded(name, home) for name in shlex.split(f"{user} {shared}"))
+
+
+def _texts(paths: Iterable[Path]) -> Iterator[str]:
+    for path in paths:
         try:
             yield path.read_text(encoding="utf-8", errors="replace")
         except OSError:  # missing, or not ours to read: what it knows is not known
