@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, wait
+from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import inf
@@ -90,16 +90,18 @@ class Elsewhere:
     ) -> bool | None:
         missing = {item.envelope.identity: item for item in part if not item.done}
         left = world.remaining()
-        work = Work(
-            version=__version__,
-            destination=destination,
-            orders=tuple(orders.of(part)),
-            timeout=timeout,
-            seconds=None if left == inf else max(0.0, left - MARGIN),
-            require_durable=world.require_durable,
+        future = self._given(
+            Work(
+                version=__version__,
+                destination=destination,
+                orders=tuple(orders.of(part)),
+                timeout=timeout,
+                seconds=None if left == inf else max(0.0, left - MARGIN),
+                require_durable=world.require_durable,
+            )
         )
         try:
-            report = self._report(work, world)
+            report = self._report(future, timeout, world)
             durable = _taken_over(report, missing, shown)
         except CasError as error:
             orders.lose(missing.values(), error, asked=True)
@@ -111,22 +113,27 @@ class Elsewhere:
             raise self._meant(wire.error_of(report.error), report.worker, world)
         return durable
 
-    def _report(self, work: Work, world: World) -> Report:
-        """The answer of whichever worker takes it. Raises CasError where none came: then nobody knows what it did."""
+    def _given(self, work: Work) -> Future[Report]:
+        """The work, given to whichever worker takes it. Raises CasError where none can: then nothing has moved."""
+        if error := self.lost():
+            raise error
         try:
-            future = self.executor.submit(self.perform, work, self.watch)
-        except Exception as error:  # whatever an executor has to say: this one takes nothing more
+            return self.executor.submit(self.perform, work, self.watch)
+        except Exception as error:  # whatever an executor has to say of itself
             raise self.lost() or _failed(error) from error
+
+    def _report(self, future: Future[Report], timeout: int, world: World) -> Report:
+        """A worker's answer. Raises CasError where none came: then nobody knows what it did."""
         patience = inf
         while not wait([future], LOOK_EVERY).done:
             if world.stop():
-                patience = min(patience, time.monotonic() + work.timeout)
+                patience = min(patience, time.monotonic() + timeout)
             if reason := self.lost() or _overdue(world, patience):
                 future.cancel()
                 raise reason
         try:
             return future.result()
-        except Exception as error:
+        except Exception as error:  # whatever has become of the worker
             raise self.lost() or _failed(error) from error
 
     def _meant(self, error: E, worker: str, world: World) -> E | CasError:
