@@ -281,6 +281,27 @@ def test_plans_go_as_their_page_says(
     assert len(list(home.inbox("docs").glob("*.org"))) == 1
 
 
+def test_shards_go_as_their_page_says(
+    home: Home, message, gnupg: Key, shell: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+):
+    builder = home.projects / "builder"
+    message(builder / "hello.org")
+    (builder / "release.yaml").write_text(HELLO, encoding="utf-8")
+    for number in range(1, 5):
+        (builder / f"ledger-{number}").symlink_to(home.state)
+    text = section(read("docs/how-to/scale.md"), "## In shards")
+
+    follow(text, builder, shell, tmp_path)
+
+    (matrix,) = (yaml.safe_load(block.text) for block in blocks(text) if block.language == "yaml")
+    assert shell("cas plan release.yaml --bundle release.bundle", builder).returncode == 0
+    for shard in matrix["strategy"]["matrix"]["shard"]:
+        run = shell(matrix["steps"][0]["run"].replace("${{ matrix.shard }}", str(shard)), builder)
+        assert run.returncode == 0, run.stdout
+    assert (builder / matrix["steps"][1]["with"]["path"]).is_file()
+    assert len(list(home.inbox("docs").glob("*.org"))) == 1
+
+
 def test_a_failed_send_is_finished_as_its_page_says(
     home: Home, peer: Forge, message, gnupg: Key, shell: Callable[..., subprocess.CompletedProcess[str]]
 ):
