@@ -26,6 +26,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "bundle",
         "starter",
         "explanations",
+        "armour",
         "verdict",
         "arrival",
         "checks",
