@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cas import inbox, loader
+from cas.archive import put_away
 from cas.arrival import PROCESSED, Arrival, Contents, Kind, contents, read, trust, when
 from cas.diagnostics import Diagnostic
 from cas.errors import CasError, ExitCode, UsageError
+from cas.inbox import CHANGING, TRIES, Gone, Held, NoMessage
 from cas.inventory import LOCAL, Inventory, resolve
 from cas.names import SIGNATURE_SUFFIX, full_fingerprint, is_name, sender_of, signature_name
 from cas.output import diagnostics as diagnostic_view
@@ -28,7 +30,6 @@ from cas.verifier import LARGEST, Verifier
 
 AT_ONCE = max(2, os.cpu_count() or 1)
 """Verifying needs no agent: as many at a time as there are processors."""
-UNREADABLE = b"\0"
 TELL_EVERY = 2.0
 """Seconds between two words on how far the verifying is."""
 
@@ -53,45 +54,61 @@ class Reader:
     verifier: Verifier | None
 
     def arrival(self, path: Path, *, archived: bool = False) -> tuple[Arrival, bytes]:
-        """A message as it lies there, and its bytes. Raises CasError for what is no file, or gone, or has no gpg."""
+        """A message as it lies there, and its bytes. Raises NoMessage for what is none, CasError without a gpg."""
         limit = self.inventory.policy.max_bytes
-        held = inbox.held(path, limit)
-        content = held.content or b""
-        signature = _signature(path)
+        held, signature = _pair(path, limit)
         if held.content is None:
-            found: tuple[Diagnostic, ...] = (_too_large(held.size, limit),)
-            message, verdict = None, None if signature else self._verdict(b"", None)
-        else:
-            message, found = read(content, str(path))
-            verdict = self._verdict(content, signature)
-        arrival = Arrival(
-            path=str(path),
-            name=path.name,
-            time=when(path.name, held.changed),
-            signed=signature is not None,
-            size=held.size,
-            archived=archived,
-            message=message,
-            faults=found,
-            verdict=verdict,
-        )
-        return replace(arrival, trust=trust(verdict, arrival.claimed, self.inventory.senders)), content
+            return self._unread(path, held, signature, _too_large(held.size, limit), archived=archived), b""
+        message, found = read(held.content, str(path))
+        verdict = self._verdict(held.content, signature)
+        arrival = _arrival(path, held, archived=archived, signed=signature is not None)
+        arrival = replace(arrival, message=message, faults=found, verdict=verdict)
+        return replace(arrival, trust=trust(verdict, arrival.claimed, self.inventory.senders)), held.content
 
-    def _verdict(self, content: bytes, signature: bytes | None) -> Verdict | None:
+    def listed(self, path: Path, *, archived: bool = False) -> Arrival | None:
+        """The same of a name that was listed: None where it is gone; what cannot be read is told, and no error."""
+        try:
+            return self.arrival(path, archived=archived)[0]
+        except Gone:
+            return None
+        except NoMessage as error:
+            problem = from_error(error)
+        try:
+            return self._unread(path, inbox.unread(path), _signature(path), problem, archived=archived)
+        except NoMessage:
+            return None
+
+    def _unread(
+        self, path: Path, held: Held, signature: bytes | Verdict | None, problem: Diagnostic, *, archived: bool
+    ) -> Arrival:
+        """What is to be said of a message without its bytes: nobody can say whether a signature fits."""
+        arrival = _arrival(path, held, archived=archived, signed=signature is not None)
+        verdict = None if isinstance(signature, bytes) else self._verdict(b"", signature)
+        found = trust(verdict, None, self.inventory.senders)
+        return replace(arrival, unread=True, faults=(problem,), verdict=verdict, trust=found)
+
+    def _verdict(self, content: bytes, signature: bytes | Verdict | None) -> Verdict | None:
         if self.verifier is None:
             return None
-        return Verdict(state=State.NONE) if signature is None else self.verifier.verdict(content, signature)
+        if isinstance(signature, bytes):
+            return self.verifier.verdict(content, signature)
+        return signature or Verdict(state=State.NONE)
 
 
 def look(wanted: Look, around: Surroundings, console: Console) -> int:
     """What lies in an inbox, by conversation and SEQUENCE, with whose signature."""
     reader = reader_for(around, console, verify=wanted.verify)
     folder = folder_of(wanted.project, reader.inventory, around)
-    there = contents(inbox.names(folder))
+    names = inbox.names(folder)
+    there = contents(names)
     paths = [(folder / name, False) for name in there.messages]
-    if wanted.all:
-        kept = folder / PROCESSED
-        paths += [(kept / name, True) for name in contents(_archived(kept)).messages]
+    problems: list[Diagnostic] = []
+    if wanted.all and names.get(PROCESSED) is Kind.FOLDER:
+        try:
+            kept = contents(inbox.names(folder / PROCESSED)).messages
+            paths += [(folder / PROCESSED / name, True) for name in kept]
+        except CasError as error:
+            problems.append(from_error(error))
     arrivals = list(_arrivals(reader, paths, console))
     if wanted.thread is not None:
         arrivals = [one for one in arrivals if one.message and one.message.conversation == wanted.thread]
@@ -105,12 +122,13 @@ def look(wanted: Look, around: Surroundings, console: Console) -> int:
                 console.result(line)
             console.say(f"{folder}: {inbox_view.counted(arrivals)}")
         case Form.JSON:
-            console.result(as_json(inbox_view.document(str(folder), found, there)))
+            console.result(as_json(inbox_view.document(str(folder), found, there, problems)))
         case Form.JSONL:
             for thread in found:
                 for arrival in thread.arrivals:
                     console.result(as_json(inbox_view.fields(arrival)))
-    return ExitCode.OK
+    console.report(problems)
+    return ExitCode.ERROR if problems else ExitCode.OK
 
 
 def verify(paths: Sequence[Path], wanted: str | None, around: Surroundings, console: Console) -> int:
@@ -127,15 +145,13 @@ def verify(paths: Sequence[Path], wanted: str | None, around: Surroundings, cons
     for path in map(_of_message, paths):
         try:
             arrival, _ = reader.arrival(path)
-        except CasError as error:
-            if error.code != "no-message":
-                raise
+        except NoMessage as error:
             good = False
             problems.append(from_error(error))
             documents.append({"path": str(path), "good": False, "problem": str(error)})
             continue
         named = bool(key and arrival.verdict and arrival.verdict.good and arrival.verdict.key != key)
-        problem = f"and not by the key {key}" if named else None
+        problem = f"and not by the key {key}" if named else arrival.faults[0].message if arrival.unread else None
         fine = inbox_view.trusted(arrival) and problem is None
         good &= fine
         documents.append({**inbox_view.fields(arrival), "good": fine, "problem": problem})
@@ -155,8 +171,12 @@ def show(path: Path, around: Surroundings, console: Console) -> int:
     """A message's text, with what would act on a terminal made visible; who signed it goes to standard error."""
     arrival, content = reader_for(around, console).arrival(_of_message(path))
     if console.form is not Form.TEXT:
-        text = content.decode("utf-8", "replace")
+        text = None if arrival.unread else content.decode("utf-8", "replace")
         console.result(as_json({"format": "cas.message/1", **inbox_view.fields(arrival), "text": text}))
+    if arrival.unread:
+        console.report(arrival.faults)
+        return ExitCode.ERROR
+    if console.form is not Form.TEXT:
         return ExitCode.OK
     for found in arrival.faults:
         console.problem(f"note: {found.message}")
@@ -172,7 +192,7 @@ def archive(paths: Sequence[Path], console: Console) -> int:
     problems: list[Diagnostic] = []
     for path in map(_of_message, paths):
         try:
-            moved.append(str(inbox.archive(path)))
+            moved.append(str(put_away(path)))
         except CasError as error:
             problems.append(from_error(error))
             continue
@@ -204,21 +224,12 @@ def folder_of(project: str | None, inventory: Inventory, around: Surroundings) -
     return Path(LocalFiles(around.home).absolute(destination.inbox))
 
 
-def _archived(folder: Path) -> dict[str, Kind]:
-    return {} if folder.is_symlink() else dict(inbox.names(folder))
-
-
 def _arrivals(reader: Reader, paths: Sequence[tuple[Path, bool]], console: Console) -> Iterator[Arrival]:
     """Each message that is still there; verified side by side."""
 
     def one(wanted: tuple[Path, bool]) -> Arrival | None:
         path, archived = wanted
-        try:
-            return reader.arrival(path, archived=archived)[0]
-        except CasError as error:
-            if error.code != "no-message":
-                raise
-            return None  # gone meanwhile, or made into something else
+        return reader.listed(path, archived=archived)
 
     if reader.verifier is None:
         yield from filter(None, map(one, paths))
@@ -237,16 +248,40 @@ def _told(results: Iterable[Arrival | None], total: int, say: Callable[[str], No
         yield result
 
 
-def _signature(path: Path) -> bytes | None:
-    """The bytes of the signature beside a message; None where there is none. What is too large, or no file, is none
-    that gpg can read."""
-    beside = path.with_name(signature_name(path.name))
-    if not os.path.lexists(beside):
-        return None
+def _arrival(path: Path, held: Held, *, archived: bool, signed: bool) -> Arrival:
+    time = when(path.name, held.changed)
+    return Arrival(path=str(path), name=path.name, time=time, signed=signed, size=held.size, archived=archived)
+
+
+def _pair(path: Path, limit: int) -> tuple[Held, bytes | Verdict | None]:
+    """A message and the signature that stood beside it. Raises NoMessage.
+
+    Others may deliver the two meanwhile, the signature first, or put them away, the message first: so a signature that
+    was there neither before nor after, while the message still is, was not there at all.
+    """
+    for _ in range(TRIES):
+        before = _signature(path)
+        held = inbox.held(path, limit)
+        if _signature(path) == before:
+            if before is None:
+                inbox.lying(path)
+            return held, before
+    raise NoMessage(path, CHANGING)
+
+
+def _signature(path: Path) -> bytes | Verdict | None:
+    """The bytes of the signature beside a message; None where there is none; a verdict where they cannot be read."""
+    beside = path.parent / signature_name(path.name)
     try:
-        return inbox.held(beside, LARGEST).content or UNREADABLE
-    except CasError:
-        return UNREADABLE
+        held = inbox.held(beside, LARGEST)
+    except Gone:
+        return None
+    except NoMessage as error:
+        return Verdict(state=State.UNREADABLE, why=f"it {error.why}")
+    if held.content is None:
+        why = f"it has {held.size} bytes, and no more than {LARGEST} are read"
+        return Verdict(state=State.UNREADABLE, why=why)
+    return held.content
 
 
 def _of_message(path: Path) -> Path:

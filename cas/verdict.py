@@ -40,7 +40,7 @@ TOLD = {
 }
 WORDS = {
     State.GOOD: "is signed by {key}",
-    State.BAD: "does not fit its signature, by {key}: one of the two was changed",
+    State.BAD: "does not fit its signature, by {key}: one of the two was changed, or cut off",
     State.EXPIRED: "has a signature by {key} that has expired",
     State.EXPIRED_KEY: "is signed by {key}, which has expired",
     State.REVOKED_KEY: "is signed by {key}, which was revoked",

@@ -61,6 +61,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "patterns",
         "transports",
         "inbox",
+        "archive",
     ),
     5: ("parcel", "schedule", "intents", "batch", "signatures", "executor"),
     6: (
