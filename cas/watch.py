@@ -16,10 +16,11 @@ from typing import TextIO
 from cas import inbox
 from cas.arrival import Arrival, contents
 from cas.errors import ExitCode
-from cas.mail import Reader, folder_of, reader_for
+from cas.mail import folder_of, reader_for
 from cas.output import inbox as inbox_view
 from cas.output.console import Console, Form
 from cas.output.result import as_json
+from cas.reader import Reader
 from cas.surroundings import Surroundings
 
 EVERY = 0.5

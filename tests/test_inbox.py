@@ -23,7 +23,7 @@ from cas.archive import put_away
 from cas.arrival import Kind
 from cas.errors import CasError
 from cas.loopback import Key
-from cas.mail import Reader
+from cas.reader import Reader
 from cas.watch import EVERY
 
 Cas = Callable[..., Run]

@@ -62,6 +62,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "transports",
         "inbox",
         "archive",
+        "reader",
     ),
     5: ("parcel", "schedule", "intents", "batch", "signatures", "executor"),
     6: (
