@@ -74,8 +74,13 @@ def held(path: Path, limit: int) -> Held:
 
 
 def unread(path: Path) -> Held:
-    """What there is to know of a file without reading it. Raises NoMessage."""
-    about = lying(path)
+    """What there is to know of a file without reading it: nothing, where its folder may not be entered. Raises Gone."""
+    try:
+        about = lying(path)
+    except Gone:
+        raise
+    except NoMessage:
+        return Held(content=None, size=0, changed=FIRST)
     return Held(content=None, size=about.st_size, changed=_changed(about))
 
 

@@ -49,7 +49,7 @@ class Reader:
             problem = from_error(error)
         try:
             return self._unread(path, inbox.unread(path), _signature(path), problem, archived=archived)
-        except NoMessage:
+        except Gone:
             return None
 
     def _unread(

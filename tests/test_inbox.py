@@ -91,6 +91,17 @@ def test_a_message_that_may_not_be_read_is_told_and_hides_no_other(home: Home, f
     assert "permission denied" in watched.out
 
 
+def test_messages_in_a_folder_that_may_be_listed_and_not_entered_are_told(home: Home, folder: Path):
+    folder.chmod(0o400)
+
+    run = support.as_another("inbox", "docs", "--no-verify", "--output", "json")
+
+    folder.chmod(0o700)
+    assert run.code == 0
+    assert messages(run)[OTHER]["faults"] == [f"`{folder / OTHER}` cannot be read: permission denied"]
+    assert messages(run)[OTHER]["time"] == "2026-11-24T07:00:02Z"
+
+
 def test_verify_read_and_archive_of_what_may_not_be_read(home: Home, folder: Path):
     path = support.message(folder / NAME)
     path.chmod(0)
