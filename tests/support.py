@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cas.loopback import Peer
+from cas.loopback import Key, Peer
 from cas.receiver import good_signature
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -185,6 +185,14 @@ def message(path: str | Path, *, body: str = "* Hello\n", **frontmatter: str | i
     changes = {key.upper(): value for key, value in frontmatter.items()}
     lines = (f"#+{key}: {value}\n" for key, value in {**FRONTMATTER, **changes}.items() if value is not None)
     return _written(Path(path), "".join(lines) + "\n" + body)
+
+
+def signed(path: Path, key: Key) -> Path:
+    """A message, with the signature beside it."""
+    environment = {**os.environ, "GNUPGHOME": str(key.gnupghome)}
+    words = ("gpg", "--batch", "--no-tty", "--quiet", "--pinentry-mode", "loopback", "--passphrase", "", "--armor")
+    subprocess.run((*words, "--detach-sign", str(path)), env=environment, check=True, capture_output=True)
+    return path
 
 
 def pairs(inbox: Path) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,14 +37,6 @@ def folder(home: Home) -> Path:
     folder = home.inbox("docs")
     support.message(folder / OTHER, conversation_id="rel", sequence=2)
     return folder
-
-
-def signed(path: Path, key: Key) -> Path:
-    """A message, with the signature beside it."""
-    environment = {**os.environ, "GNUPGHOME": str(key.gnupghome)}
-    words = ("gpg", "--batch", "--no-tty", "--quiet", "--pinentry-mode", "loopback", "--passphrase", "", "--armor")
-    subprocess.run((*words, "--detach-sign", str(path)), env=environment, check=True, capture_output=True)
-    return path
 
 
 def messages(run: Run) -> dict[str, Any]:
@@ -203,12 +194,12 @@ def test_a_path_that_can_be_no_message_ends_in_no_traceback(cas: Cas, home: Home
 
 
 def test_an_empty_message_and_an_empty_or_torn_signature_are_told(cas: Cas, folder: Path, gnupg: Key):
-    whole = signed(support.message(folder / NAME, sequence=1), gnupg)
+    whole = support.signed(support.message(folder / NAME, sequence=1), gnupg)
     signature = Path(f"{whole}.asc").read_bytes()
     for number, content in ((3, b""), (4, signature[:90])):
         path = support.message(folder / f"2026112{number}T070000Z-from-builder-greeting.org", sequence=number)
         Path(f"{path}.asc").write_bytes(content)
-    torn = signed(support.message(folder / "torn.org"), gnupg)
+    torn = support.signed(support.message(folder / "torn.org"), gnupg)
     torn.write_bytes(torn.read_bytes()[:70])
     (folder / "empty.org").touch()
 
@@ -226,7 +217,7 @@ def test_an_empty_message_and_an_empty_or_torn_signature_are_told(cas: Cas, fold
 
 def test_a_message_that_is_too_large_is_told_by_every_verb(cas: Cas, folder: Path, gnupg: Key):
     path = support.message(folder / NAME, body="x" * (2 << 20))
-    signed(path, gnupg)
+    support.signed(path, gnupg)
     words = "and no more than 1048576 are read"
 
     assert words in cas("inbox", "docs").out
@@ -374,7 +365,7 @@ def archived_at_once(paths: list[Path], by: int) -> list[object]:
 
 
 def test_of_several_that_archive_at_once_one_does_and_the_others_are_told_so(folder: Path, gnupg: Key):
-    content = signed(support.message(folder / NAME), gnupg).read_bytes()
+    content = support.signed(support.message(folder / NAME), gnupg).read_bytes()
     signature = (folder / f"{NAME}.asc").read_bytes()
     for number in range(ROUNDS):
         path = folder / f"{number}.org"
