@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cas.armour import BEGIN, END, packet
@@ -100,6 +100,7 @@ def test_a_packet_that_ends_before_its_length_is_told_as_cut_off(data: bytes):
     assert {why(armoured(data[:length])) for length in range(1, len(data))} == {"it is cut off"}
 
 
+@settings(deadline=None)
 @given(st.one_of(st.binary(), st.lists(st.sampled_from([BEGIN, END, b"", b"=AAAA", b"iAIE", b"AA==", b"x: y"]))))
 def test_whatever_stands_there_it_is_a_signature_packet_or_a_verdict(content: bytes | list[bytes]):
     found = packet(content if isinstance(content, bytes) else b"\n".join(content))
@@ -107,6 +108,7 @@ def test_whatever_stands_there_it_is_a_signature_packet_or_a_verdict(content: by
     assert found[0] & 0x80 if isinstance(found, bytes) else found.state in (State.SEVERAL, State.UNREADABLE)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 63), st.binary(max_size=191)), max_size=4), st.binary(max_size=3))
 def test_of_any_packets_only_a_signature_that_is_alone_comes_through(packets: list[tuple[int, bytes]], rest: bytes):
     data = b"".join(bytes([0xC0 | tag, len(body)]) + body for tag, body in packets) + rest
