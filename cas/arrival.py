@@ -26,6 +26,9 @@ class Kind(Enum):
     FILE = "a file"
     FOLDER = "a folder"
     LINK = "a symbolic link"
+    FIFO = "a FIFO"
+    SOCKET = "a socket"
+    DEVICE = "a device"
     OTHER = "no file, nor a folder"
 
 
@@ -48,8 +51,9 @@ class Trust(Enum):
 class Arrival:
     """A message that lies in an inbox. `path` is where; `signed`: whether a signature lies beside it.
 
-    `message` is None where `faults` say why it cannot be read as one. `verdict` is None where gpg was not asked.
-    `claimed`: the sender in its name. `time`: that in its canonical name, else the file's.
+    `message` is None where `faults` say why it cannot be read as one. `unread`: not even its bytes could be read.
+    `verdict` is None where gpg was not asked. `claimed`: the sender in its name. `time`: that in its canonical name,
+    else the file's.
     """
 
     path: str
@@ -58,6 +62,7 @@ class Arrival:
     signed: bool
     size: int
     archived: bool = False
+    unread: bool = False
     message: Message | None = None
     faults: tuple[Diagnostic, ...] = ()
     verdict: Verdict | None = None

@@ -1,4 +1,4 @@
-"""The inbox: what lies in a folder of messages, read without following links, and moved out of it. Replaces nothing.
+"""The inbox: what lies in a folder of messages, read without following links. Writes nothing.
 
 Other people's programs write there: names may be of any kind, and be gone the next moment.
 """
@@ -13,17 +13,38 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cas.arrival import PROCESSED, Kind
+from cas.arrival import Kind
 from cas.errors import CasError, reason
-from cas.names import signature_name
-from cas.transports.local import LocalFiles
 
-NO_LINKS = frozenset({errno.ELOOP, errno.EMLINK})
+GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
+KINDS = (
+    (stat.S_ISREG, Kind.FILE),
+    (stat.S_ISDIR, Kind.FOLDER),
+    (stat.S_ISLNK, Kind.LINK),
+    (stat.S_ISFIFO, Kind.FIFO),
+    (stat.S_ISSOCK, Kind.SOCKET),
+)
+FIRST, LAST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+TRIES = 3
+"""How often a file is read that changes meanwhile."""
+CHANGING = "is still being written: it changed each time that it was read"
+
+
+class NoMessage(CasError):
+    """There is no message at a path that can be read. `why` is what is to be said of it."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"`{path}` {why}", code="no-message", hint="see what there is: cas inbox")
+        self.why = why
+
+
+class Gone(NoMessage):
+    """There is nothing at a path; or no more, when another has put it away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A file's bytes, read once; `content` is None for more of them than were asked for. `changed`: its time."""
+    """A file's bytes, read once; `content` is None for what was not read. `changed`: its time."""
 
     content: bytes | None
     size: int
@@ -34,93 +55,103 @@ def names(folder: Path) -> Mapping[str, Kind]:
     """Every name in a folder, and what it stands for; none where there is no folder. Raises CasError."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name: _kind(entry) for entry in entries}
-    except FileNotFoundError:
-        return {}
+            kinds = ((entry.name, _kind(entry)) for entry in entries)
+            return {name: kind for name, kind in kinds if kind is not None}
+    except FileNotFoundError as error:
+        if not os.path.lexists(folder):
+            return {}
+        raise _unreadable(folder, "it is a symbolic link to nothing") from error
     except OSError as error:
-        raise CasError(f"the inbox `{folder}` cannot be read: {reason(error)}", code="unreadable-inbox") from error
+        raise _unreadable(folder, reason(error)) from error
 
 
 def held(path: Path, limit: int) -> Held:
-    """A file, as long as it has at most so many bytes. Raises CasError for what is none, or is gone."""
+    """A file as it stands, whole, where it has at most so many bytes. Raises NoMessage for what is none, or is gone."""
+    for _ in range(TRIES):
+        if found := _held(path, limit):
+            return found
+    raise NoMessage(path, CHANGING)
+
+
+def unread(path: Path) -> Held:
+    """What there is to know of a file without reading it: nothing, where its folder may not be entered. Raises Gone."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(handle, "rb") as file:
-            about = os.fstat(handle)
-            if not stat.S_ISREG(about.st_mode):
-                raise _no_message(path, "is no file")
-            content = file.read(limit + 1) if about.st_size <= limit else None
+        about = lying(path)
+    except Gone:
+        raise
+    except NoMessage:
+        return Held(content=None, size=0, changed=FIRST)
+    return Held(content=None, size=about.st_size, changed=_changed(about))
+
+
+def lying(path: Path) -> os.stat_result:
+    """What lies there, links not followed. Raises NoMessage."""
+    try:
+        return os.lstat(path)
     except OSError as error:
-        if error.errno in NO_LINKS:
-            raise _no_message(path, "is a symbolic link, and is not followed") from error
-        raise _no_message(path, f"cannot be read: {reason(error)}") from error
+        raise _refused(path, error) from error
     except ValueError as error:  # a NUL in it
-        raise _no_message(path, f"cannot be read: {error}") from error
-    changed = datetime.fromtimestamp(about.st_mtime, UTC).replace(microsecond=0)
-    return Held(
-        content=None if content is None or len(content) > limit else content, size=about.st_size, changed=changed
-    )
+        raise NoMessage(path, f"cannot be read: {error}") from error
 
 
-def archive(path: Path) -> Path:
-    """Move a message, then its signature, from an inbox into `processed` in it; its path there.
+def regular(path: Path, about: os.stat_result) -> os.stat_result:
+    """The same, of a file. Raises NoMessage for any other kind."""
+    kind = _kind_of(about.st_mode)
+    if kind is Kind.FILE:
+        return about
+    raise NoMessage(path, f"is {kind.value}{', and is not followed' if kind is Kind.LINK else ''}")
 
-    The message first: whoever sees a message finds its signature. What was cut off between the two is finished. Raises
-    CasError, and then nothing was moved that is not named.
-    """
-    signature = path.with_name(signature_name(path.name))
-    folder = path.parent / PROCESSED
-    there = folder / path.name
-    _check(path)
-    if not _lies(path) and not (_lies(there) and _lies(signature)):
-        raise _archived(path) if _lies(there) else _no_message(path, "is not there")
+
+def _kind(entry: os.DirEntry[str]) -> Kind | None:
+    """What a name stands for; None where it is gone. The common kinds cost nothing: the folder tells them."""
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise CasError(f"`{folder}` cannot be made: {reason(error)}", code="not-archived") from error
-    if not stat.S_ISDIR(os.lstat(folder).st_mode):
-        raise CasError(f"`{folder}` is no folder", code="not-archived", hint="links are not followed")
-    files = LocalFiles(Path("/"))
-    for one in (path, signature):
-        if _lies(one):
-            (moved,) = files.run([files.move(str(one.absolute()), str(folder.absolute() / one.name))])
-            if isinstance(moved, CasError):
-                raise CasError(f"`{one}` was not moved: {moved}", code="not-archived")
-            if not moved:
-                hint = f"see what the two are; then move one away: {folder / one.name}"
-                raise CasError(f"`{folder}` has a `{one.name}` already", code="not-archived", hint=hint)
-    for problem in files.sync_all([str(folder.absolute()), str(path.parent.absolute())]).values():
-        raise CasError(f"`{path}` was moved, and the disk did not confirm it: {problem}", code="not-archived")
-    return there
-
-
-def _check(path: Path) -> None:
-    if _lies(path) and not stat.S_ISREG(os.lstat(path).st_mode):
-        raise _no_message(path, "is no file")
-    if not path.name.endswith(".org"):
-        raise _no_message(path, "does not end in `.org`")
-    if path.parent.name == PROCESSED:
-        raise _archived(path)
-
-
-def _lies(path: Path) -> bool:
-    return os.path.lexists(path)
-
-
-def _kind(entry: os.DirEntry[str]) -> Kind:
-    try:
-        if entry.is_symlink():
-            return Kind.LINK
         if entry.is_file(follow_symlinks=False):
             return Kind.FILE
-        return Kind.FOLDER if entry.is_dir(follow_symlinks=False) else Kind.OTHER
-    except OSError:  # gone meanwhile, on a filesystem that does not tell kinds at once
+        return Kind.LINK if entry.is_symlink() else _kind_of(entry.stat(follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return None
+    except OSError:
         return Kind.OTHER
 
 
-def _archived(path: Path) -> CasError:
-    return CasError(f"`{path}` is archived already", code="archived")
+def _kind_of(mode: int) -> Kind:
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        return Kind.DEVICE
+    return next((kind for fits, kind in KINDS if fits(mode)), Kind.OTHER)
 
 
-def _no_message(path: Path, why: str) -> CasError:
-    return CasError(f"`{path}` {why}", code="no-message", hint="see what there is: cas inbox")
+def _held(path: Path, limit: int) -> Held | None:
+    """None where it changed while it was read."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(handle, "rb") as file:
+            about = regular(path, os.fstat(handle))
+            content = file.read(about.st_size + 1) if about.st_size <= limit else b""
+            after = os.fstat(handle)
+    except OSError as error:
+        if error.errno not in GONE:
+            regular(path, lying(path))  # what cannot be opened may be no file
+        raise _refused(path, error) from error
+    except ValueError as error:  # a NUL in it
+        raise NoMessage(path, f"cannot be read: {error}") from error
+    if about.st_size > limit:
+        return Held(content=None, size=about.st_size, changed=_changed(about))
+    if (len(content), about.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        return None
+    return Held(content=content, size=len(content), changed=_changed(about))
+
+
+def _changed(about: os.stat_result) -> datetime:
+    """Whoever wrote a file may have given it any time, such as one after the year 9999."""
+    try:
+        return datetime.fromtimestamp(about.st_mtime, UTC).replace(microsecond=0)
+    except (ValueError, OverflowError, OSError):
+        return FIRST if about.st_mtime < 0 else LAST
+
+
+def _refused(path: Path, error: OSError) -> NoMessage:
+    return (Gone if error.errno in GONE else NoMessage)(path, f"cannot be read: {reason(error)}")
+
+
+def _unreadable(folder: Path, why: str) -> CasError:
+    return CasError(f"the inbox `{folder}` cannot be read: {why}", code="unreadable-inbox")

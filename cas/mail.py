@@ -6,29 +6,30 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from cas import inbox, loader
-from cas.arrival import PROCESSED, Arrival, Contents, Kind, contents, read, trust, when
+from cas.archive import put_away
+from cas.arrival import PROCESSED, Arrival, Contents, Kind, contents
 from cas.diagnostics import Diagnostic
 from cas.errors import CasError, ExitCode, UsageError
+from cas.inbox import NoMessage
 from cas.inventory import LOCAL, Inventory, resolve
-from cas.names import SIGNATURE_SUFFIX, full_fingerprint, is_name, sender_of, signature_name
+from cas.names import SIGNATURE_SUFFIX, full_fingerprint, is_name, sender_of
 from cas.output import diagnostics as diagnostic_view
 from cas.output import inbox as inbox_view
 from cas.output.console import Console, Form
 from cas.output.diagnostics import from_error
 from cas.output.result import as_json
+from cas.reader import Reader
 from cas.surroundings import Surroundings
 from cas.threads import threads
 from cas.transports.local import LocalFiles
-from cas.verdict import State, Verdict
-from cas.verifier import LARGEST, Verifier
+from cas.verifier import Verifier
 
 AT_ONCE = max(2, os.cpu_count() or 1)
 """Verifying needs no agent: as many at a time as there are processors."""
-UNREADABLE = b"\0"
 TELL_EVERY = 2.0
 """Seconds between two words on how far the verifying is."""
 
@@ -45,53 +46,20 @@ class Look:
     verify: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
-    """Reads messages, each with its signature, once. `verifier`: None where gpg is not to be asked."""
-
-    inventory: Inventory
-    verifier: Verifier | None
-
-    def arrival(self, path: Path, *, archived: bool = False) -> tuple[Arrival, bytes]:
-        """A message as it lies there, and its bytes. Raises CasError for what is no file, or gone, or has no gpg."""
-        limit = self.inventory.policy.max_bytes
-        held = inbox.held(path, limit)
-        content = held.content or b""
-        signature = _signature(path)
-        if held.content is None:
-            found: tuple[Diagnostic, ...] = (_too_large(held.size, limit),)
-            message, verdict = None, None if signature else self._verdict(b"", None)
-        else:
-            message, found = read(content, str(path))
-            verdict = self._verdict(content, signature)
-        arrival = Arrival(
-            path=str(path),
-            name=path.name,
-            time=when(path.name, held.changed),
-            signed=signature is not None,
-            size=held.size,
-            archived=archived,
-            message=message,
-            faults=found,
-            verdict=verdict,
-        )
-        return replace(arrival, trust=trust(verdict, arrival.claimed, self.inventory.senders)), content
-
-    def _verdict(self, content: bytes, signature: bytes | None) -> Verdict | None:
-        if self.verifier is None:
-            return None
-        return Verdict(state=State.NONE) if signature is None else self.verifier.verdict(content, signature)
-
-
 def look(wanted: Look, around: Surroundings, console: Console) -> int:
     """What lies in an inbox, by conversation and SEQUENCE, with whose signature."""
     reader = reader_for(around, console, verify=wanted.verify)
     folder = folder_of(wanted.project, reader.inventory, around)
-    there = contents(inbox.names(folder))
+    names = inbox.names(folder)
+    there = contents(names)
     paths = [(folder / name, False) for name in there.messages]
-    if wanted.all:
-        kept = folder / PROCESSED
-        paths += [(kept / name, True) for name in contents(_archived(kept)).messages]
+    problems: list[Diagnostic] = []
+    if wanted.all and names.get(PROCESSED) is Kind.FOLDER:
+        try:
+            kept = contents(inbox.names(folder / PROCESSED)).messages
+            paths += [(folder / PROCESSED / name, True) for name in kept]
+        except CasError as error:
+            problems.append(from_error(error))
     arrivals = list(_arrivals(reader, paths, console))
     if wanted.thread is not None:
         arrivals = [one for one in arrivals if one.message and one.message.conversation == wanted.thread]
@@ -105,12 +73,13 @@ def look(wanted: Look, around: Surroundings, console: Console) -> int:
                 console.result(line)
             console.say(f"{folder}: {inbox_view.counted(arrivals)}")
         case Form.JSON:
-            console.result(as_json(inbox_view.document(str(folder), found, there)))
+            console.result(as_json(inbox_view.document(str(folder), found, there, problems)))
         case Form.JSONL:
             for thread in found:
                 for arrival in thread.arrivals:
                     console.result(as_json(inbox_view.fields(arrival)))
-    return ExitCode.OK
+    console.report(problems)
+    return ExitCode.ERROR if problems else ExitCode.OK
 
 
 def verify(paths: Sequence[Path], wanted: str | None, around: Surroundings, console: Console) -> int:
@@ -127,15 +96,13 @@ def verify(paths: Sequence[Path], wanted: str | None, around: Surroundings, cons
     for path in map(_of_message, paths):
         try:
             arrival, _ = reader.arrival(path)
-        except CasError as error:
-            if error.code != "no-message":
-                raise
+        except NoMessage as error:
             good = False
             problems.append(from_error(error))
             documents.append({"path": str(path), "good": False, "problem": str(error)})
             continue
         named = bool(key and arrival.verdict and arrival.verdict.good and arrival.verdict.key != key)
-        problem = f"and not by the key {key}" if named else None
+        problem = f"and not by the key {key}" if named else arrival.faults[0].message if arrival.unread else None
         fine = inbox_view.trusted(arrival) and problem is None
         good &= fine
         documents.append({**inbox_view.fields(arrival), "good": fine, "problem": problem})
@@ -155,8 +122,12 @@ def show(path: Path, around: Surroundings, console: Console) -> int:
     """A message's text, with what would act on a terminal made visible; who signed it goes to standard error."""
     arrival, content = reader_for(around, console).arrival(_of_message(path))
     if console.form is not Form.TEXT:
-        text = content.decode("utf-8", "replace")
+        text = None if arrival.unread else content.decode("utf-8", "replace")
         console.result(as_json({"format": "cas.message/1", **inbox_view.fields(arrival), "text": text}))
+    if arrival.unread:
+        console.report(arrival.faults)
+        return ExitCode.ERROR
+    if console.form is not Form.TEXT:
         return ExitCode.OK
     for found in arrival.faults:
         console.problem(f"note: {found.message}")
@@ -172,7 +143,7 @@ def archive(paths: Sequence[Path], console: Console) -> int:
     problems: list[Diagnostic] = []
     for path in map(_of_message, paths):
         try:
-            moved.append(str(inbox.archive(path)))
+            moved.append(str(put_away(path)))
         except CasError as error:
             problems.append(from_error(error))
             continue
@@ -204,21 +175,12 @@ def folder_of(project: str | None, inventory: Inventory, around: Surroundings) -
     return Path(LocalFiles(around.home).absolute(destination.inbox))
 
 
-def _archived(folder: Path) -> dict[str, Kind]:
-    return {} if folder.is_symlink() else dict(inbox.names(folder))
-
-
 def _arrivals(reader: Reader, paths: Sequence[tuple[Path, bool]], console: Console) -> Iterator[Arrival]:
     """Each message that is still there; verified side by side."""
 
     def one(wanted: tuple[Path, bool]) -> Arrival | None:
         path, archived = wanted
-        try:
-            return reader.arrival(path, archived=archived)[0]
-        except CasError as error:
-            if error.code != "no-message":
-                raise
-            return None  # gone meanwhile, or made into something else
+        return reader.listed(path, archived=archived)
 
     if reader.verifier is None:
         yield from filter(None, map(one, paths))
@@ -237,24 +199,6 @@ def _told(results: Iterable[Arrival | None], total: int, say: Callable[[str], No
         yield result
 
 
-def _signature(path: Path) -> bytes | None:
-    """The bytes of the signature beside a message; None where there is none. What is too large, or no file, is none
-    that gpg can read."""
-    beside = path.with_name(signature_name(path.name))
-    if not os.path.lexists(beside):
-        return None
-    try:
-        return inbox.held(beside, LARGEST).content or UNREADABLE
-    except CasError:
-        return UNREADABLE
-
-
 def _of_message(path: Path) -> Path:
     """The message that a path means, be it that of its signature."""
     return path.with_name(path.name.removesuffix(SIGNATURE_SUFFIX)) if path.name.endswith(".org.asc") else path
-
-
-def _too_large(size: int, limit: int) -> Diagnostic:
-    message = f"it has {size} bytes, and no more than {limit} are read"
-    error = CasError(message, code="too-large", hint="raise `max_bytes` of [policy] in peers.toml to read it")
-    return from_error(error)

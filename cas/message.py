@@ -169,7 +169,8 @@ def _no_frontmatter(text: str, place: Place) -> Diagnostic:
     number = _line(text, nearly.start()) if nearly else None
     hint = "it begins with lines such as `#+CONVERSATION_ID: …`: keys in capitals, from the first column"
     shown = nearly[0].removeprefix("\ufeff").strip()[:LONGEST_SHOWN] if nearly else ""
-    message = f"no frontmatter; `{shown}` is not a line of one" if number else "the message has no frontmatter"
+    without = "the message has no frontmatter" if text.strip() else "the message is empty"
+    message = f"no frontmatter; `{shown}` is not a line of one" if number else without
     return _finding("no-frontmatter", message, replace(place, line=number), hint)
 
 

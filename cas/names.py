@@ -72,8 +72,11 @@ def sender_in(name: str, conversation: str) -> str | None:
 
 
 def time_of(name: str) -> datetime:
-    """The time that a canonical name begins with."""
-    return datetime.strptime(name[:MOMENT_LENGTH], MOMENT).replace(tzinfo=UTC)
+    """The time that a canonical name begins with. By hand: strptime takes ten times as long, and an inbox has many."""
+    date, clock = name[:8], name[9:15]
+    parts = date[:4], date[4:6], date[6:], clock[:2], clock[2:4], clock[4:]
+    year, month, day, hour, minute, second = map(int, parts)
+    return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
 
 
 def later(name: str, seconds: int) -> str:
@@ -92,8 +95,8 @@ def sender_of(folder: PurePath, projects: PurePath) -> str:
 
 
 def timestamp(moment: datetime) -> str:
-    """`YYYY-MM-DDTHH:MM:SSZ`, in UTC."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """`YYYY-MM-DDTHH:MM:SSZ`, in UTC; the year has four digits before 1000, too."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def digest(content: bytes) -> str:

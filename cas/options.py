@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 
 class AsPath(click.Path):
-    """A path as click checks it, and as a `Path`; without loading that class for those who only want help."""
+    """A path as click checks it, and as a `Path`; without loading that class for those who only want help.
+
+    Whether it can be read is not checked: a file that cannot is no wrong usage, and the verb tells it by name.
+    """
+
+    def __init__(self, *, file_okay: bool = True, allow_dash: bool = False) -> None:
+        super().__init__(file_okay=file_okay, allow_dash=allow_dash, readable=False)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from pathlib import Path

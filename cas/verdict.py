@@ -40,14 +40,14 @@ TOLD = {
 }
 WORDS = {
     State.GOOD: "is signed by {key}",
-    State.BAD: "does not fit its signature, by {key}: one of the two was changed",
+    State.BAD: "does not fit its signature, by {key}: one of the two was changed, or cut off",
     State.EXPIRED: "has a signature by {key} that has expired",
     State.EXPIRED_KEY: "is signed by {key}, which has expired",
     State.REVOKED_KEY: "is signed by {key}, which was revoked",
     State.UNKNOWN_KEY: "is signed by {key}, which is not among the public keys here",
     State.SEVERAL: "has several signatures, and nobody can say which of them counts",
     State.NONE: "has no signature",
-    State.UNREADABLE: "has a signature that gpg cannot read",
+    State.UNREADABLE: "has a signature that cannot be read",
 }
 
 
@@ -55,12 +55,14 @@ WORDS = {
 class Verdict:
     """`key`: the primary key's fingerprint; of a key that is not known, what the signature calls it; else None.
 
-    `user`: the name that the key has here, as gpg gives it.
+    `user`: the name that the key has here, as gpg gives it. `why`: what is wrong with what cannot be read, where that
+    is known.
     """
 
     state: State
     key: str | None = None
     user: str | None = None
+    why: str | None = None
 
     @property
     def good(self) -> bool:
@@ -69,15 +71,16 @@ class Verdict:
     def __str__(self) -> str:
         """What is to be said after "the message"."""
         key = f"the key {self.key}" if self.key else "an unknown key"
-        return WORDS[self.state].format(key=f"{key} ({self.user})" if self.user else key)
+        words = WORDS[self.state].format(key=f"{key} ({self.user})" if self.user else key)
+        return f"{words}: {self.why}" if self.why else words
 
 
 def verdict(lines: Sequence[Sequence[str]]) -> Verdict:
-    """The words of gpg's status lines for one detached signature into what they say together."""
+    """The words of gpg's status lines for one signature packet into what they say together."""
     told = [line for line in lines if line and line[0] in TOLD]
     valid = [line for line in lines if line and line[0] == "VALIDSIG"]
     if not told:
-        return Verdict(state=State.NONE if any(line[:1] == ["NODATA"] for line in lines) else State.UNREADABLE)
+        return Verdict(state=State.UNREADABLE)
     if len(told) > 1 or len(valid) > 1 or sum(line[:1] == ["NEWSIG"] for line in lines) > 1:
         return Verdict(state=State.SEVERAL)
     (word, *rest), state = told[0], TOLD[told[0][0]]

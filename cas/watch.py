@@ -15,15 +15,18 @@ from typing import TextIO
 
 from cas import inbox
 from cas.arrival import Arrival, contents
-from cas.errors import CasError, ExitCode
-from cas.mail import Reader, folder_of, reader_for
+from cas.errors import ExitCode
+from cas.mail import folder_of, reader_for
 from cas.output import inbox as inbox_view
 from cas.output.console import Console, Form
 from cas.output.result import as_json
+from cas.reader import Reader
 from cas.surroundings import Surroundings
 
 EVERY = 0.5
 """Seconds between two looks."""
+Seen = dict[str, str | None]
+"""By name, what could not be read, and why; None for what was told. The first is looked at again: it may be mended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +47,14 @@ def watch(wanted: Wanted, around: Surroundings, console: Console) -> int:
     reader = reader_for(around, console)
     folder = folder_of(wanted.project, reader.inventory, around)
     end = float("inf") if wanted.seconds is None else time.monotonic() + wanted.seconds
-    seen = set(contents(inbox.names(folder)).messages) if wanted.new else set()
+    seen: Seen = dict.fromkeys(contents(inbox.names(folder)).messages) if wanted.new else {}
     while True:
         for arrival in _arrived(reader, folder, seen):
             try:
                 _tell(arrival, console)
             except OSError:  # whoever read it has gone
                 return ExitCode.OK
-            if wanted.once:
+            if wanted.once and not arrival.unread:
                 return ExitCode.OK
         if (left := end - time.monotonic()) <= 0:
             return ExitCode.ERROR if wanted.once else ExitCode.OK
@@ -60,21 +63,21 @@ def watch(wanted: Wanted, around: Surroundings, console: Console) -> int:
             return ExitCode.OK
 
 
-def _arrived(reader: Reader, folder: Path, seen: set[str]) -> Iterator[Arrival]:
+def _arrived(reader: Reader, folder: Path, seen: Seen) -> Iterator[Arrival]:
     """What has come since the last look, by name, which is by time. What has gone may come again."""
     there = contents(inbox.names(folder)).messages
-    seen.intersection_update(there)
+    for name in seen.keys() - set(there):
+        del seen[name]
     for name in there:
-        if name in seen:
+        if name in seen and seen[name] is None:
             continue
-        try:
-            arrival, _ = reader.arrival(folder / name)
-        except CasError as error:
-            if error.code != "no-message":
-                raise
-            continue  # gone meanwhile
-        seen.add(name)
-        yield arrival
+        arrival = reader.listed(folder / name)
+        if arrival is None:  # gone meanwhile
+            continue
+        fault = arrival.faults[0].message if arrival.unread else None
+        if name not in seen or seen[name] != fault:
+            seen[name] = fault
+            yield arrival
 
 
 def _tell(arrival: Arrival, console: Console) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support import Home, Run, called
+from support import Home, Run, as_another, called
 
 from cas import __version__
 from cas.loopback import Key
@@ -386,3 +386,28 @@ def test_a_version_that_nobody_takes_is_no_success_unless_nobody_wanted_it(home:
     )
 
     assert run.returncode == code
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("send", "local.docs", "closed", "--no-sign"),
+        ("validate", "closed"),
+        ("plan", "closed"),
+        ("apply", "closed"),
+        ("show", "closed"),
+        ("verify", "closed"),
+        ("read", "closed"),
+        ("new", "--reply-to", "closed", "answer.org"),
+    ],
+)
+def test_a_file_that_may_not_be_read_is_no_wrong_usage(home: Home, argv: tuple[str, ...]):
+    Path("closed").write_text("x", encoding="utf-8")
+    Path("closed").chmod(0)
+
+    run = as_another(*argv)
+
+    assert run.code == 1
+    assert "error[" in run.out + run.err
+    assert "permission denied" in run.out + run.err
+    assert "Traceback" not in run.err

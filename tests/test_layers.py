@@ -26,6 +26,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "bundle",
         "starter",
         "explanations",
+        "armour",
         "verdict",
         "arrival",
         "checks",
@@ -61,6 +62,8 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "patterns",
         "transports",
         "inbox",
+        "archive",
+        "reader",
     ),
     5: ("parcel", "schedule", "intents", "batch", "crew", "work", "engine", "signatures", "executor"),
     6: (

@@ -18,7 +18,7 @@ import pytest
 import support
 from support import Home, Run
 
-from cas import inbox
+from cas.archive import put_away
 from cas.loopback import Key, throwaway_key
 
 NOISE = 2
@@ -194,7 +194,7 @@ def test_whatever_lies_there_is_listed_for_what_it_is_and_never_followed(cas: Ca
     for line in (
         "link.org: a symbolic link, passed by",
         "gone.org: a symbolic link, passed by",
-        "pipe.org: no file, nor a folder, passed by",
+        "pipe.org: a FIFO, passed by",
         "folder.org: a folder, passed by",
         "lone.org.asc: a signature whose message is not here",
     ):
@@ -408,7 +408,7 @@ def test_of_many_that_archive_one_message_at_once_one_does(send: Send):
 
     def one() -> None:
         try:
-            results.append(inbox.archive(path))
+            results.append(put_away(path))
         except Exception as error:
             results.append(getattr(error, "code", error))
 

@@ -172,6 +172,15 @@ def test_the_sender_is_the_project_of_the_folder_or_else_the_folders_own_name(fo
     assert sender_of(PurePosixPath(folder), PurePosixPath("/home/me/projects")) == sender
 
 
+def test_a_timestamp_of_an_early_year_has_four_digits_for_it():
+    assert timestamp(time_of("00010101T000000Z-from-a-b.org")) == "0001-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("name", ["20261123T240000Z", "20261123T013160Z", "20260229T000000Z", "20261323T000000Z"])
+def test_a_time_that_there_is_not_is_none_of_a_canonical_name(name: str):
+    assert not is_canonical(f"{name}-from-builder-rel.org")
+
+
 def test_a_timestamp_is_in_utc_and_whole_seconds():
     tokyo = CLOCK.replace(microsecond=999_999).astimezone(timezone(timedelta(hours=9)))
 

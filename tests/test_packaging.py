@@ -85,6 +85,7 @@ def test_the_source_archive_holds_what_the_tests_need(built: Path) -> None:
         "schemas/manifest.schema.json",
         "schemas/peers.schema.json",
         "schemas/result.schema.json",
+        "schemas/inbox.schema.json",
         "playbooks/demo.yaml",
         "cas/cli.py",
     }

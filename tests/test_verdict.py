@@ -41,7 +41,7 @@ def test_one_good_signature_is_the_primary_keys_whichever_subkey_made_it():
         ((NEW, GOOD, VALID, NEW, GOOD, VALID), State.SEVERAL, None),
         ((NEW, GOOD, VALID, NEW, f"ERRSIG {SHORT} 22 10 00 1800000000 9"), State.SEVERAL, None),
         ((NEW, GOOD, VALID, NEW), State.SEVERAL, None),
-        (("NODATA 4",), State.NONE, None),
+        (("NODATA 4",), State.UNREADABLE, None),
         ((), State.UNREADABLE, None),
         ((NEW, GOOD), State.UNREADABLE, None),
         ((NEW, GOOD, VALID.replace(" 00 ", " 13 ")), State.UNREADABLE, None),
@@ -52,3 +52,8 @@ def test_all_else_is_not_good_and_says_why(lines: tuple[str, ...], state: State,
 
     assert (found.state, found.key, found.good) == (state, key, False)
     assert str(found).startswith(("is ", "has ", "does not "))
+
+
+def test_why_a_signature_cannot_be_read_is_said_where_it_is_known():
+    assert str(Verdict(state=State.UNREADABLE)) == "has a signature that cannot be read"
+    assert str(Verdict(state=State.UNREADABLE, why="it is empty")) == "has a signature that cannot be read: it is empty"

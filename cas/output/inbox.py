@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from cas.arrival import Arrival, Contents, Trust
+from cas.diagnostics import Diagnostic
 from cas.names import timestamp
+from cas.output import diagnostics as diagnostic_view
 from cas.threads import MOST_SHOWN, Thread
 
 UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
@@ -72,8 +74,12 @@ def verified(arrival: Arrival, problem: str | None) -> str:
 def announced(arrival: Arrival) -> str:
     """A message's line of `cas watch`."""
     message = arrival.message
-    what = f"{message.sequence} {message.type} of {message.conversation}" if message else "unreadable"
+    what = f"{message.sequence} {message.type} of {message.conversation}" if message else _why_not(arrival)
     return f"{what}: {standing(arrival)}: {arrival.path}"
+
+
+def _why_not(arrival: Arrival) -> str:
+    return f"unreadable: {arrival.faults[0].message}" if arrival.faults else "unreadable"
 
 
 def fields(arrival: Arrival) -> dict[str, object]:
@@ -93,14 +99,17 @@ def fields(arrival: Arrival) -> dict[str, object]:
         "digest": message.digest if message else None,
         "faults": [found.message for found in arrival.faults],
         "signature": verdict.state.value if verdict else "not-verified" if arrival.signed else "no-signature",
+        "signature_fault": verdict.why if verdict else None,
         "key": verdict.key if verdict else None,
         "user": verdict.user if verdict else None,
         "trust": arrival.trust.value,
     }
 
 
-def document(inbox: str, found: Iterable[Thread], others: Contents) -> dict[str, object]:
-    """An inbox as JSON holds it."""
+def document(
+    inbox: str, found: Iterable[Thread], others: Contents, problems: Iterable[Diagnostic] = ()
+) -> dict[str, object]:
+    """An inbox as JSON holds it. `problems`: what of it could not be listed."""
     return {
         "format": "cas.inbox/1",
         "inbox": inbox,
@@ -114,6 +123,7 @@ def document(inbox: str, found: Iterable[Thread], others: Contents) -> dict[str,
         ],
         "alone": list(others.alone),
         "others": [{"name": name, "kind": kind.value} for name, kind in others.others],
+        "diagnostics": diagnostic_view.fields(problems),
     }
 
 
