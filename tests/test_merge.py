@@ -63,6 +63,26 @@ def test_a_plan_that_is_done_says_so(cas: Callable[..., Run], plan: Path):
     assert (run.code, run.out.splitlines()[-1]) == (0, "all of the plan is delivered")
 
 
+def test_of_very_many_that_are_missing_a_hundred_are_listed(
+    cas: Callable[..., Run], message: Callable[..., Path], home: Home
+):
+    message("m.org")
+    destinations = ", ".join(f"local.p{number}" for number in range(101))
+    Path("m.yaml").write_text(
+        f"cas: 1\ndefaults: {{sign: false}}\nsends:\n  - {{id: all, destination: [{destinations}], message: m.org}}\n",
+        encoding="utf-8",
+    )
+    assert cas("plan", "m.yaml", "-o", "many.plan").code == 0
+    home.obstruct("p0")
+    cas("apply", "many.plan", "--only", "all@local.p0", "--state-dir", "one")
+
+    run = cas("status", "--merge", "one", "--plan", "many.plan")
+
+    lines = run.out.splitlines()
+    assert "not delivered by any of them: 101" in lines
+    assert lines[-2:] == ["  all@local.p99", "  and 1 more; --output json lists all"]
+
+
 def test_as_json_too(cas: Callable[..., Run], plan: Path):
     applied(cas, plan, "docs", "one")
 

@@ -532,6 +532,23 @@ def test_a_recap_counts_outcomes_by_destination_in_columns():
     assert list(recap(events)) == ["a.b          1 delivered", "laptop.docs  1 delivered, 2 failed"]
 
 
+def test_a_recap_has_a_line_for_each_worker_too():
+    events = [
+        finished(worker="tcp://127.0.0.1:40001"),
+        finished(destination="a.b", worker="tcp://127.0.0.1:40001"),
+        finished(Outcome.FAILED, destination="a.b", worker="tcp://10.0.0.7:1"),
+        finished(destination="local.docs"),
+    ]
+
+    assert list(recap(events)) == [
+        "a.b          1 delivered, 1 failed",
+        "laptop.docs  1 delivered",
+        "local.docs   1 delivered",
+        "by tcp://10.0.0.7:1       1 failed",
+        "by tcp://127.0.0.1:40001  2 delivered",
+    ]
+
+
 def test_a_recap_of_nothing_is_nothing():
     assert list(recap([])) == []
 

@@ -83,7 +83,13 @@ def publish(board: Board | Tenths, items: Iterable[Delivery], file: str = "m.org
         board.take(FilePublished(time=NOW, id=item.id, identity=item.identity, file=file))
 
 
-def finish(board: Board | Tenths, items: Iterable[Delivery], outcome: Outcome = Outcome.DELIVERED) -> None:
+def finish(
+    board: Board | Tenths,
+    items: Iterable[Delivery],
+    outcome: Outcome = Outcome.DELIVERED,
+    *,
+    worker: str | None = None,
+) -> None:
     for item in items:
         board.take(
             DeliveryFinished(
@@ -95,6 +101,7 @@ def finish(board: Board | Tenths, items: Iterable[Delivery], outcome: Outcome = 
                 source="m.org",
                 where="~/inbox",
                 files=item.files,
+                worker=worker,
             )
         )
 
@@ -199,6 +206,38 @@ def test_what_failed_is_counted_and_halt_is_said(clock: Clock):
 
     assert [line.split()[-1] for line in lines] == ["failed", "HALT", "HALT"]
     assert lines[0].endswith("2 failed")
+
+
+def test_each_worker_has_a_line_with_what_it_has_delivered(clock: Clock):
+    items = [delivery(f"h{number}.docs") for number in range(2)]
+    board = Board(items, clock)
+    board.lines(80, 24)
+    publish(board, items)
+    finish(board, items[:1], worker="tcp://127.0.0.1:40001")
+    finish(board, items[1:], worker="tls://[::1]:40002")
+    clock.time += 1
+
+    assert board.lines(80, 24) == [
+        "h0                  [############]  1/1  1.0/s",
+        "h1                  [############]  1/1  1.0/s",
+        "by 127.0.0.1:40001                    1",
+        "by [::1]:40002                        1",
+        "all                 [############]  2/2  2.0/s  for 1 s",
+    ]
+
+
+def test_of_many_workers_the_busiest_are_shown_below_the_hosts(clock: Clock):
+    items = [delivery(f"h{number}.docs") for number in range(40)]
+    board = Board(items, clock)
+    for number, item in enumerate(items):
+        finish(board, [item], worker=f"tcp://w{number % 8 if number < 16 else 7}:1")
+
+    lines = board.lines(80, 12)
+
+    assert len(lines) <= 12
+    assert next(line.split()[:2] for line in lines if line.startswith("by")) == ["by", "w7:1"]
+    assert lines[-1].startswith("all")
+    assert any("more, 36 of them done" in line for line in lines)
 
 
 @pytest.mark.parametrize("width", [1, 5, 10, 20, 30, 40, 60, 80, 200])
