@@ -434,6 +434,50 @@ class Says:
         return self.change(worker.perform(work, watch), work)
 
 
+def first_standing(report: Report, **changes: object) -> Report:
+    return replace(report, standings=({**report.standings[0], **changes}, *report.standings[1:]))
+
+
+NONSENSE: dict[str, Callable[[Report, Work], Any]] = {
+    "of nothing": lambda report, _: replace(report, shown=(), standings=()),
+    "of one too few": lambda report, _: replace(report, standings=report.standings[:-1]),
+    "of one twice": lambda report, _: replace(report, standings=(report.standings[0],) * 2),
+    "of a stranger": lambda report, _: first_standing(report, identity="0" * 32),
+    "of a stranger shown": lambda report, _: replace(report, shown=(("0" * 32, "x.org"), *report.shown)),
+    "shown twice": lambda report, _: replace(report, shown=report.shown * 2),
+    "shown under a name that is none": lambda report, _: replace(report, shown=((report.shown[0][0], "../x"),)),
+    "shown, and not done": lambda report, _: first_standing(report, done=False, ours=False),
+    "neither done nor an error": lambda report, _: first_standing(replace(report, shown=()), done=False),
+    "a name that leads elsewhere": lambda report, _: first_standing(report, name="../../x"),
+    "a claim that is none": lambda report, _: first_standing(report, claim={"state": "mine"}),
+    "yes, in words": lambda report, _: first_standing(report, done="yes"),
+    "durable, in words": lambda report, _: replace(report, durable="yes"),
+    "standings that are none": lambda report, _: replace(report, standings=(None, None)),
+    "no standings": lambda report, _: replace(report, standings=None),
+    "an error that is none": lambda report, _: replace(report, error={"kind": "bug"}),
+    "an error in words": lambda report, _: replace(report, error="it broke"),
+    "nothing": lambda _, __: None,
+    "another record": lambda _, work: work,
+}
+
+
+@pytest.mark.parametrize("by", ["threads"], indirect=True)
+@pytest.mark.parametrize("said", NONSENSE)
+def test_what_makes_no_sense_is_refused_and_never_said_to_be_delivered(by: Engine, peer: Forge, home: Home, said: str):
+    sent = manifest({"a": ["forge.docs"]}, count=2, retries=3)
+    with ThreadPoolExecutor(1) as pool:
+        liar = Engine(opened=lambda around: _open(elsewhere(pool, around, Says(change=NONSENSE[said]))), home=home)
+
+        events = liar.apply(sent)
+
+    assert outcomes(events) == [Outcome.UNKNOWN] * 2
+    assert [len(event.attempts) for event in finished(events).values()] == [1, 0]
+    assert [event for event in events if isinstance(event, FilePublished)] == []
+    assert ended(events).exit_code is ExitCode.DELIVERY
+    assert outcomes(by.apply(sent)) == [Outcome.UNCHANGED] * 2
+    assert len(pairs(peer.inbox("docs"))) == 4
+
+
 @pytest.mark.parametrize("by", ["threads"], indirect=True)
 def test_a_worker_whose_answer_is_lost_is_asked_again_and_nothing_is_doubled(by: Engine, peer: Forge, home: Home):
     lost = iter([True])
