@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from urllib.parse import urlsplit
 
-from distributed import Client, Event, Variable
+from distributed import Client, Event, Scheduler, Variable
 
 from cas import __version__
 from cas.errors import CasError, TransferError
@@ -142,8 +142,14 @@ def _close(client: Client, run: str) -> None:
     with suppress(Exception):  # the scheduler may be gone
         if client.status == "running":
             client.unregister_worker_plugin(run)
+            client.run_on_scheduler(_forget, run)
     with suppress(Exception):
         client.close(timeout=CLOSE_SECONDS)
+
+
+def _forget(run: str, dask_scheduler: Scheduler) -> None:
+    """There: which tasks of a run had begun."""
+    dask_scheduler.task_metadata.pop(run, None)
 
 
 class _Pulse:

@@ -110,7 +110,9 @@ class Elsewhere:
             item.worker = report.worker
             item.error = self._meant(item.error, report.worker, world)
         if report.error is not None:
-            raise self._meant(wire.error_of(report.error), report.worker, world)
+            reason = self._meant(wire.error_of(report.error), report.worker, world)
+            orders.lose(missing.values(), reason, asked=report.again)
+            raise reason
         return durable
 
     def _report(self, work: Work, world: World) -> Report:

@@ -34,7 +34,7 @@ from cas.run import Limits, world
 from cas.signer import Signer
 from cas.surroundings import Surroundings, read_surroundings
 from cas.transports.transport import STAGED
-from cas.work import Perform, Report, Watch, Work
+from cas.work import Perform, Post, Report, Watch, Work
 
 EXECUTORS = ("threads", "processes", "dask")
 LARGE = 3 << 20
@@ -511,6 +511,39 @@ def test_a_worker_whose_answer_is_lost_for_good_leaves_it_unknown(by: Engine, pe
     assert ended(events).exit_code is ExitCode.DELIVERY
     assert {event.evidence for event in finished(by.apply(sent)).values()} == {"receipt"}
     assert len(pairs(peer.inbox("docs"))) == 4
+
+
+def second() -> Post:
+    """Where a worker stands that does what another one had begun before it died."""
+    return replace(unwatched(), again=True)
+
+
+@pytest.mark.parametrize("by", ["threads"], indirect=True)
+def test_what_a_worker_that_died_has_published_is_delivered_by_this_run(
+    by: Engine, peer: Forge, home: Home, tmp_path: Path
+):
+    sent = manifest({"a": ["forge.docs"]}, count=2)
+    by.apply(sent, state=tmp_path / "the-first-worker")
+    with ThreadPoolExecutor(1) as pool:
+        again = Engine(opened=lambda around: _open(elsewhere(pool, around, watch=second)), home=home)
+
+        events = again.apply(sent)
+
+    assert outcomes(events) == [Outcome.DELIVERED] * 2
+    assert len(pairs(peer.inbox("docs"))) == 4
+
+
+@pytest.mark.parametrize("by", ["threads"], indirect=True)
+def test_how_far_a_worker_that_died_came_is_unknown_where_the_second_cannot_look(by: Engine, peer: Forge, home: Home):
+    sent = manifest({"a": ["forge.docs"]}, count=2)
+    home.peers(peer.toml(host_key="SHA256:" + "A" * 43))
+    with ThreadPoolExecutor(1) as pool:
+        again = Engine(opened=lambda around: _open(elsewhere(pool, around, watch=second)), home=home)
+
+        events = again.apply(sent)
+
+    assert outcomes(events) == [Outcome.UNKNOWN] * 2
+    assert ended(events).exit_code is ExitCode.DELIVERY
 
 
 def of_another_version(work: Work, watch: Watch) -> Report:

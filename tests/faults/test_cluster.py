@@ -311,6 +311,41 @@ def test_halt_reaches_a_worker_that_is_delivering_in_two_seconds(stage: Stage, w
     batch.judge(f"HALT where {where} is", HALT_SECONDS)
 
 
+def test_what_dask_runs_again_by_itself_may_be_there_although_the_second_worker_gets_nowhere(stage: Stage):
+    """The first one was killed behind a publication, and the way to the host has gone with it."""
+    sender = stage.scene.sender("s-again")
+    key = sender.home.path / "identity"
+    key.write_bytes(stage.scene.server.identity_file.read_bytes())
+    key.chmod(0o600)
+    peers = stage.scene.peers(stage.scene.server.port).replace(str(stage.scene.server.identity_file), str(key))
+    sender.home.peers(peers)
+    manifest = stage.manifest(sender, "sftp", "again", 2)
+    inbox = stage.scene.inbox("sftp", "again", sender)
+    stage.arm("publish_message", "after", 2, remove=str(key), signal=signal.SIGKILL)
+
+    run = ended(stage.apply(sender, manifest, "--output", "json"))
+
+    assert stage.struck
+    assert len(pairs(inbox)) == 4
+    assert run.code == 3, run.err
+    assert outcomes(run) == {"unknown": 2}, run.out
+    sender.home.peers(stage.scene.peers(stage.scene.server.port))
+    then = sender.run("apply", manifest)
+    assert (then.code, then.out.count("unchanged: ")) == (0, 2), then
+    assert verdict(inbox, contents(manifest), signed=True).sound
+
+
+def test_what_dask_runs_again_by_itself_is_delivered_by_this_run(stage: Stage):
+    sender = stage.scene.sender("s-ours")
+    manifest = stage.manifest(sender, "sftp", "ours", 2)
+    stage.arm("publish_message", "after", 2, signal=signal.SIGKILL)
+
+    run = ended(stage.apply(sender, manifest, "--output", "json"))
+
+    assert stage.struck
+    assert (run.code, outcomes(run)) == (0, {"delivered": 2}), run
+
+
 SCHEDULER_FAULTS = (
     (signal.SIGKILL, "perform", "before", 1),
     (signal.SIGKILL, "claim", "before", 1),
