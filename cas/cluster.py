@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from urllib.parse import urlsplit
 
-from distributed import Client, Event, Scheduler, Variable
+from distributed import Client, Event, Scheduler, Security, Variable
 
 from cas import __version__
 from cas.errors import CasError, TransferError
@@ -100,7 +100,11 @@ def _refuse_open(addresses: Iterable[str]) -> None:
 
 def _connected(address: str) -> Client:
     try:
-        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="cas")
+        security = Security()
+        # A Client that finds this out itself leaves threads behind, which hold up the end of this process.
+        if address.startswith("tls://") and security.get_connection_args("client")["ssl_context"] is None:
+            raise ValueError("Dask's configuration here has no certificate")
+        return Client(address, security=security, timeout=CONNECT_SECONDS, set_as_default=False, name="cas")
     except Exception as error:  # OSError, TimeoutError, ssl.SSLError, and what a wrong answer leads to
         words = str(error).partition("\n")[0] or type(error).__name__
         raise EngineError(
