@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster, cluster, enter, unwatched
+from cluster import Cluster, enter, unwatched
 from support import Forge, Home, message, pairs, verify
 
 from cas import __version__, engine, engines, transports, worker
@@ -38,13 +38,6 @@ from cas.work import Perform, Post, Report, Watch, Work
 
 EXECUTORS = ("threads", "processes", "dask")
 LARGE = 3 << 20
-
-
-@pytest.fixture(scope="session")
-def dask_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two workers, for all tests of a process."""
-    with cluster(tmp_path_factory.mktemp("dask") / "cluster") as made:
-        yield made
 
 
 @pytest.fixture(scope="session")
