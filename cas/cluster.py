@@ -143,16 +143,23 @@ def _looked_over(client: Client, address: str) -> dict[str, int]:
 
 def _close(client: Client, run: str) -> None:
     """Let go. What still runs for this client is taken away from its worker, which publishes nothing more then."""
-    with suppress(Exception):  # the scheduler may be gone
+    with suppress(Exception):  # the scheduler may be gone, or answer no more
         if client.status == "running":
-            client.unregister_worker_plugin(run)
-            client.run_on_scheduler(_forget, run)
+            client.sync(_let_go, client, run, callback_timeout=CLOSE_SECONDS)
     with suppress(Exception):
         client.close(timeout=CLOSE_SECONDS)
 
 
+async def _let_go(client: Client, run: str) -> None:
+    """Have the cluster forget a run."""
+    await client.unregister_worker_plugin(run)
+    await client.run_on_scheduler(_forget, run)
+
+
 def _forget(run: str, dask_scheduler: Scheduler) -> None:
-    """There: which tasks of a run had begun."""
+    """There: its HALT, its signs of life, and which of its tasks had begun."""
+    dask_scheduler.extensions["events"].event_clear(run)
+    dask_scheduler.extensions["variables"].variables.pop(run, None)
     dask_scheduler.task_metadata.pop(run, None)
 
 
@@ -174,10 +181,7 @@ class _Pulse:
             yield
         finally:
             self._over.set()
-            thread.join(PATIENCE)
-            with suppress(Exception):
-                self._beat.delete()
-                self._event.clear()
+            thread.join(CLOSE_SECONDS)
 
     def lost(self) -> TransferError | None:
         """Why no answer can come any more, if so."""
