@@ -53,8 +53,7 @@ def opened(address: str, *, insecure: bool, stop: Stop) -> Iterator[Cluster]:
 
     `insecure`: also where messages would go between machines without TLS.
     """
-    # What it has to say is said here, in words of our own.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
+    _silence()
     _refuse_open([] if insecure else [address])
     client = _connected(address)
     run = f"cas-{secrets.token_hex(8)}"
@@ -74,6 +73,12 @@ def opened(address: str, *, insecure: bool, stop: Stop) -> Iterator[Cluster]:
             )
     finally:
         _close(client, run)
+
+
+def _silence() -> None:
+    """What Dask has to say is said here, in words of our own. Some of its loggers have a level of theirs."""
+    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def is_loopback(address: str) -> bool:
