@@ -8,9 +8,10 @@ import pickle
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -27,6 +28,7 @@ from cas.engines import Asked, Chosen
 from cas.errors import ExitCode, HaltError
 from cas.events import DeliveryFinished, Event, FilePublished, Outcome, RunFinished
 from cas.executor import execute
+from cas.ledger import Ledger
 from cas.loopback import Key
 from cas.names import canonical_name
 from cas.preparation import Choice
@@ -58,7 +60,12 @@ class Engine:
     alone: bool = False
 
     def apply(
-        self, manifest: Path, *, state: Path | None = None, meanwhile: Callable[[], object] = lambda: None
+        self,
+        manifest: Path,
+        *,
+        state: Path | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
+        deadline: int | None = None,
     ) -> list[Event]:
         """What `cas apply` does, from plan to events; `meanwhile` is called when it has begun."""
         around = read_surroundings(None, state)
@@ -69,7 +76,7 @@ class Engine:
         meanwhile()
         with (
             self.opened(given) as chosen,
-            world(ready.policy, ready.root, Limits(), given, chosen) as doors,
+            world(ready.policy, ready.root, Limits(deadline=deadline), given, chosen) as doors,
         ):
             return list(execute(ready.plan, ready.digest, doors, content=ready.contents, sign=sign))
 
@@ -537,6 +544,71 @@ def test_how_far_a_worker_that_died_came_is_unknown_where_the_second_cannot_look
 
     assert outcomes(events) == [Outcome.UNKNOWN] * 2
     assert ended(events).exit_code is ExitCode.DELIVERY
+
+
+@pytest.mark.parametrize("by", ["threads"], indirect=True)
+def test_a_worker_that_stops_because_it_is_alone_is_followed_by_another(by: Engine, peer: Forge, home: Home):
+    alone = iter([HaltError("nothing is heard from where the run was started", code=engine.ALONE)])
+    with ThreadPoolExecutor(1) as pool:
+        left = Engine(
+            opened=lambda around: _open(
+                elsewhere(pool, around, watch=lambda: Post(worker="w", stop=lambda: next(alone, None)))
+            ),
+            home=home,
+        )
+
+        events = left.apply(manifest({"a": ["forge.docs"]}, retries=1))
+
+    (event,) = finished(events).values()
+    assert (event.outcome, [attempt.permanent for attempt in event.attempts]) == (Outcome.DELIVERED, [False])
+    assert "the worker w stopped: nothing is heard" in event.attempts[0].error
+
+
+@pytest.mark.parametrize("by", ["threads"], indirect=True)
+def test_a_run_with_a_deadline_waits_no_longer_for_a_worker(by: Engine, peer: Forge, home: Home):
+    over = threading.Event()
+
+    def wait(report: Report, work: Work) -> Report:
+        over.wait(60)
+        return report
+
+    sent = manifest({"a": ["forge.docs"]}, retries=3)
+    with ThreadPoolExecutor(1) as pool:
+        slow = Engine(opened=lambda around: _open(elsewhere(pool, around, Says(change=wait))), home=home)
+
+        events = slow.apply(sent, deadline=3)
+        over.set()
+
+    assert outcomes(events) == [Outcome.UNKNOWN]
+    assert ended(events).exit_code is ExitCode.DELIVERY
+    assert outcomes(by.apply(sent)) == [Outcome.UNCHANGED]
+
+
+@pytest.mark.parametrize("by", ["threads"], indirect=True)
+def test_what_came_of_one_host_is_in_the_ledger_while_another_is_at_work(by: Engine, peer: Forge, home: Home):
+    other_ways(peer, home, ["fast", "slow"])
+    fast: list[str] = []
+    recorded: list[bool] = []
+
+    def wait(report: Report, work: Work) -> Report:
+        identity = report.standings[0]["identity"]
+        if work.destination.address == "fast.docs":
+            fast.append(identity)
+            return report
+        deadline = time.monotonic() + 30
+        with closing(Ledger(home.state)) as ledger:
+            while not any(entry.done for entry in ledger.find(fast).values()) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            recorded.append(ledger.find(fast)[fast[0]].done and not ledger.find([identity])[identity].done)
+        return report
+
+    with ThreadPoolExecutor(2) as pool:
+        both = Engine(opened=lambda around: _open(elsewhere(pool, around, Says(change=wait))), home=home)
+
+        events = both.apply(manifest({"a": ["fast.docs", "slow.site"]}))
+
+    assert recorded == [True]
+    assert set(outcomes(events)) == {Outcome.DELIVERED}
 
 
 def of_another_version(work: Work, watch: Watch) -> Report:
