@@ -208,7 +208,7 @@ def test_a_worker_killed_while_it_delivers_loses_and_doubles_nothing(stage: Stag
         for step, moment, number in calls
     ]
 
-    judge("kill of a worker", [killed(stage, point) for point in points(found, 3)])
+    judge("kill of a worker", [killed(stage, point) for point in points(found, 2)])
 
 
 def test_nor_does_one_killed_when_it_has_finished(stage: Stage):
