@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from urllib.parse import urlsplit
 
-from distributed import Client, Event, Variable
+from distributed import Client, Event, Scheduler, Security, Variable
 
 from cas import __version__
 from cas.errors import CasError, TransferError
@@ -53,8 +53,7 @@ def opened(address: str, *, insecure: bool, stop: Stop) -> Iterator[Cluster]:
 
     `insecure`: also where messages would go between machines without TLS.
     """
-    # What it has to say is said here, in words of our own.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
+    _silence()
     _refuse_open([] if insecure else [address])
     client = _connected(address)
     run = f"cas-{secrets.token_hex(8)}"
@@ -75,6 +74,12 @@ def opened(address: str, *, insecure: bool, stop: Stop) -> Iterator[Cluster]:
             )
     finally:
         _close(client, run)
+
+
+def _silence() -> None:
+    """What Dask has to say is said here, in words of our own. Some of its loggers have a level of theirs."""
+    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def is_loopback(address: str) -> bool:
@@ -102,7 +107,11 @@ def _refuse_open(addresses: Iterable[str]) -> None:
 
 def _connected(address: str) -> Client:
     try:
-        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="cas")
+        security = Security()
+        # A Client that finds this out itself leaves threads behind, which hold up the end of this process.
+        if address.startswith("tls://") and security.get_connection_args("client")["ssl_context"] is None:
+            raise ValueError("Dask's configuration here has no certificate")
+        return Client(address, security=security, timeout=CONNECT_SECONDS, set_as_default=False, name="cas")
     except Exception as error:  # OSError, TimeoutError, ssl.SSLError, and what a wrong answer leads to
         words = str(error).partition("\n")[0] or type(error).__name__
         raise EngineError(
@@ -141,11 +150,24 @@ def _looked_over(client: Client, address: str) -> dict[str, int]:
 
 def _close(client: Client, run: str) -> None:
     """Let go. What still runs for this client is taken away from its worker, which publishes nothing more then."""
-    with suppress(Exception):  # the scheduler may be gone
+    with suppress(Exception):  # the scheduler may be gone, or answer no more
         if client.status == "running":
-            client.unregister_worker_plugin(run)
+            client.sync(_let_go, client, run, callback_timeout=CLOSE_SECONDS)
     with suppress(Exception):
         client.close(timeout=CLOSE_SECONDS)
+
+
+async def _let_go(client: Client, run: str) -> None:
+    """Have the cluster forget a run."""
+    await client.unregister_worker_plugin(run)
+    await client.run_on_scheduler(_forget, run)
+
+
+def _forget(run: str, dask_scheduler: Scheduler) -> None:
+    """There: its HALT, its signs of life, and which of its tasks had begun."""
+    dask_scheduler.extensions["events"].event_clear(run)
+    dask_scheduler.extensions["variables"].variables.pop(run, None)
+    dask_scheduler.task_metadata.pop(run, None)
 
 
 class _Pulse:
@@ -166,10 +188,7 @@ class _Pulse:
             yield
         finally:
             self._over.set()
-            thread.join(PATIENCE)
-            with suppress(Exception):
-                self._beat.delete()
-                self._event.clear()
+            thread.join(CLOSE_SECONDS)
 
     def lost(self) -> TransferError | None:
         """Why no answer can come any more, if so."""

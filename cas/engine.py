@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from math import inf
 from typing import TypeVar
 
@@ -110,7 +110,9 @@ class Elsewhere:
             item.worker = report.worker
             item.error = self._meant(item.error, report.worker, world)
         if report.error is not None:
-            raise self._meant(wire.error_of(report.error), report.worker, world)
+            reason = self._meant(wire.error_of(report.error), report.worker, world)
+            orders.lose(missing.values(), reason, asked=report.again)
+            raise reason
         return durable
 
     def _given(self, work: Work) -> Future[Report]:
@@ -149,24 +151,30 @@ class Elsewhere:
 
 
 def _taken_over(report: Report, missing: Mapping[str, Parcel], shown: Shown) -> bool | None:
-    """Note what a worker says of these deliveries. Raises TransferError where it makes no sense."""
+    """Note what a worker says of these deliveries: all, or nothing. Raises TransferError where it makes no sense."""
+    told = {identity: replace(item) for identity, item in missing.items()}
     try:
         if report.error is not None:
             wire.error_of(report.error)
             return None
         heard: set[tuple[str, bool]] = set()
         for identity, name in report.shown:
-            orders.see(missing[identity], name, heard)
-            shown(missing[identity], name)
-        orders.settle(missing, report.standings, halted=True)
-    except (ValueError, KeyError, TypeError) as error:
+            orders.see(told[identity], name, heard)
+        orders.settle(told, report.standings, halted=True)
+        durable = wire.truth(report.durable)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TransferError(
-            f"the worker {report.worker} gave an answer that makes no sense",
+            f"the worker {getattr(report, 'worker', '')} gave an answer that makes no sense",
             code="strange-answer",
             permanent=True,
             hint="see that the same cas is installed there",
         ) from error
-    return report.durable
+    for identity, item in missing.items():
+        for one in fields(item):
+            setattr(item, one.name, getattr(told[identity], one.name))
+    for identity, name in report.shown:
+        shown(missing[identity], name)
+    return durable
 
 
 def _overdue(world: World, patience: float) -> CasError | None:

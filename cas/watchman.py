@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distributed import WorkerPlugin, get_worker
+from distributed.utils import sync
 from tornado.ioloop import PeriodicCallback
 
 from cas.errors import HaltError
@@ -64,6 +65,16 @@ class Watchman(WorkerPlugin):
             return _alone("nobody waits for this any more")
         return None
 
+    def begin(self, task: str) -> bool:
+        """Note that this task begins; whether one that has died since had begun it, for Dask runs it again then."""
+        return bool(sync(self._worker.loop, self._begin, task, callback_timeout=PATIENCE))
+
+    async def _begin(self, task: str) -> bool:
+        keys = [self.name, task]
+        again = await self._worker.scheduler.get_metadata(keys=keys, default=False)
+        await self._worker.scheduler.set_metadata(keys=keys, value=True)
+        return bool(again)
+
     async def _look(self) -> None:
         try:
             async with asyncio.timeout(PATIENCE):
@@ -88,7 +99,7 @@ class Watch:
         worker: Any = get_worker()
         task = worker.get_current_task()
         watchman: Watchman = worker.plugins[self.run]
-        return Post(worker=str(worker.address), stop=lambda: watchman.stop(task))
+        return Post(worker=str(worker.address), stop=lambda: watchman.stop(task), again=watchman.begin(task))
 
 
 def _alone(words: str) -> HaltError:

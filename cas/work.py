@@ -28,13 +28,15 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What came of some work. `error`: why no attempt came about, as `wire.error_fields`; then nothing else is told.
+    """What came of some work. `error`: why no attempt came about, as `wire.error_fields`; then no more is told of it.
 
+    `again`: another worker began it before, and nobody has heard of that one since: how far it came, an attempt finds;
     `worker`: who made it; `shown`: identities with the names that became visible, in order; `standings`: how far each
     came, as `wire.standing`; `durable`: whether the other side syncs to disk.
     """
 
     worker: str
+    again: bool = False
     error: wire.Fields | None = None
     shown: tuple[tuple[str, str], ...] = ()
     standings: tuple[wire.Fields, ...] = ()
@@ -43,10 +45,11 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Post:
-    """Where a worker stands: its name, and what tells it to publish nothing more."""
+    """Where a worker stands: its name, and what tells it to publish nothing more. `again`: as in its report."""
 
     worker: str
     stop: Stop
+    again: bool = False
 
 
 Watch = Callable[[], Post]

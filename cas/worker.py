@@ -18,6 +18,8 @@ def perform(work: Work, watch: Watch) -> Report:
     post, around = watch(), read_surroundings(None, None)
     stop = _stop(post, around)
     batch = [wire.ordered(order) for order in work.orders]
+    for item in batch:
+        item.asked = item.asked or post.again
     shown: list[tuple[str, str]] = []
 
     def show(item: Progress, name: str) -> None:
@@ -34,9 +36,10 @@ def perform(work: Work, watch: Watch) -> Report:
             attempted(batch, transport, stop, show, require_durable=work.require_durable)
             durable = transport.durable
     except CasError as error:
-        return Report(worker=post.worker, error=wire.error_fields(error))
+        return Report(worker=post.worker, again=post.again, error=wire.error_fields(error))
     return Report(
         worker=post.worker,
+        again=post.again,
         shown=tuple(shown),
         standings=tuple(wire.standing(item) for item in batch),
         durable=durable,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import support
+from cluster import Cluster, cluster
 from support import Forge, Home, Run
 
 from cas.loopback import Key, end_agent, loopback_peer, require, throwaway_key
@@ -76,6 +77,13 @@ def peer(home: Home, tmp_path: Path) -> Iterator[Forge]:
         with home.known_hosts.open("a", encoding="utf-8") as known_hosts:
             known_hosts.write(server.known_hosts)
         yield forge
+
+
+@pytest.fixture(scope="session")
+def dask_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Dask cluster of two workers, one for all tests of a process; they know no host key, and log in as nobody."""
+    with cluster(tmp_path_factory.mktemp("dask") / "cluster") as made:
+        yield made
 
 
 @pytest.fixture

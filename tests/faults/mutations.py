@@ -12,6 +12,8 @@ STEPS = "tests/faults/test_steps.py::"
 HALT = "tests/faults/test_halt_shapes.py::test_halt_stops_all_sending_at_once_whatever_it_is"
 TRANSPORTS = "tests/test_transports.py::"
 SEND = "tests/test_send.py::"
+ENGINE = "tests/test_engine.py::"
+CLUSTER = "tests/faults/test_cluster.py::"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,5 +282,61 @@ MUTATIONS = (
         old='if prefix not in (STAGED, ASIDE) or rest.partition("-")[0] not in identities:\n',
         new="if prefix not in (STAGED, ASIDE):\n",
         test=f"{TRANSPORTS}test_cleaning_takes_what_was_staged_for_ones_own_deliveries_and_nothing_else[local]",
+    ),
+    Mutation(
+        name="a worker that did not answer is taken to have done nothing",
+        file="engine.py",
+        old="orders.lose(missing.values(), error, asked=True)",
+        new="orders.lose(missing.values(), error, asked=False)",
+        test=f"{ENGINE}test_a_worker_whose_answer_is_lost_for_good_leaves_it_unknown",
+    ),
+    Mutation(
+        name="a worker's report is believed as far as it can be read",
+        file="engine.py",
+        old="    told = {identity: replace(item) for identity, item in missing.items()}\n",
+        new="    told = missing\n",
+        test=f"{ENGINE}test_what_makes_no_sense_is_refused_and_never_said_to_be_delivered",
+    ),
+    Mutation(
+        name="a worker logs in as whoever it is",
+        file="engine.py",
+        old="self.as_here(items[0].delivery.destination)",
+        new="items[0].delivery.destination",
+        test=f"{ENGINE}test_who_logs_in_by_default_is_who_does_so_here[processes]",
+    ),
+    Mutation(
+        name="a worker passes by the HALT of its own machine",
+        file="worker.py",
+        old="if error := around.stop():",
+        new="if (error := around.stop()) and not post:",
+        test=f"{ENGINE}test_halt_where_a_worker_is_stops_the_whole_run[threads]",
+    ),
+    Mutation(
+        name="a worker with another cas delivers",
+        file="worker.py",
+        old="if work.version == __version__:",
+        new="if work.version:",
+        test=f"{ENGINE}test_a_worker_with_another_cas_delivers_nothing",
+    ),
+    Mutation(
+        name="what a worker that died had begun is forgotten",
+        file="watchman.py",
+        old="return bool(again)",
+        new="return False",
+        test=f"{CLUSTER}test_what_dask_runs_again_by_itself_may_be_there_although_the_second_worker_gets_nowhere",
+    ),
+    Mutation(
+        name="a worker waits for who asks without end",
+        file="watchman.py",
+        old="if time.monotonic() - self._heard > PATIENCE:",
+        new="if self._heard > time.monotonic():",
+        test=f"{CLUSTER}test_a_worker_that_has_lost_who_asks_publishes_nothing_more[SIGSTOP]",
+    ),
+    Mutation(
+        name="HALT reaches no worker before its patience ends",
+        file="watchman.py",
+        old="self._halted = self._halted or halted",
+        new="self._halted = False",
+        test=f"{CLUSTER}test_halt_reaches_a_worker_that_is_delivering_in_two_seconds[who asks]",
     ),
 )
