@@ -78,11 +78,11 @@ class Watchman(WorkerPlugin):
     async def _look(self) -> None:
         try:
             async with asyncio.timeout(PATIENCE):
-                halted = await self._worker.scheduler.event_is_set(name=self.name)
+                if await self._worker.scheduler.event_is_set(name=self.name):
+                    self._halted = True
                 beat = await self._worker.scheduler.variable_get(name=self.name, timeout=PATIENCE, client=None)
         except (OSError, TimeoutError):  # Dask's CommClosedError is an OSError
             return
-        self._halted = self._halted or halted
         if beat != self._beat:
             self._beat, self._heard = beat, time.monotonic()
         elif time.monotonic() - self._heard > FORGET:
