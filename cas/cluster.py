@@ -7,7 +7,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -58,9 +58,10 @@ def opened(address: str, *, insecure: bool, stop: Stop) -> Iterator[Cluster]:
     client = _connected(address)
     run = f"cas-{secrets.token_hex(8)}"
     try:
-        threads = _looked_over(client, address)
+        scheduler, threads = client.scheduler_info(), dict(client.nthreads())
         # A scheduler that is reached by loopback may listen to all the world; then this is not the address it gives.
-        _refuse_open([] if insecure else [client.scheduler_info()["address"], *threads])
+        _refuse_open([] if insecure else [scheduler["address"], *threads])
+        _look_over(client, address, threads)
         pulse = _Pulse(client, run, stop)
         client.register_plugin(Watchman(run))
         with pulse.beating():
@@ -69,7 +70,7 @@ def opened(address: str, *, insecure: bool, stop: Stop) -> Iterator[Cluster]:
                 watch=Watch(run=run),
                 workers=len(threads),
                 threads=sum(threads.values()),
-                dashboard=client.dashboard_link or None,
+                dashboard=client.dashboard_link if "dashboard" in scheduler["services"] else None,
                 lost=pulse.lost,
             )
     finally:
@@ -122,10 +123,9 @@ def _connected(address: str) -> Client:
         ) from error
 
 
-def _looked_over(client: Client, address: str) -> dict[str, int]:
-    """The threads of each worker. Raises EngineError where there is none, or one without this cas."""
-    threads: dict[str, int] = dict(client.nthreads())
-    if not threads:
+def _look_over(client: Client, address: str, workers: Collection[str]) -> None:
+    """Raise EngineError where there is no worker, or one without this cas."""
+    if not workers:
         raise EngineError(
             f"the cluster at {address} has no workers",
             code="engine-empty",
@@ -145,7 +145,6 @@ def _looked_over(client: Client, address: str) -> dict[str, int]:
             hint="install the same cas for the scheduler and all workers: pip install cross-agent-send[dask]"
             f"=={__version__}",
         )
-    return threads
 
 
 def _close(client: Client, run: str) -> None:

@@ -25,8 +25,8 @@ LOOK_EVERY = 0.25
 """Seconds between two looks at the scheduler."""
 PATIENCE = 5.0
 """Seconds without a sign from where the run was started, until it counts as gone."""
-FORGET = 60.0
-"""Seconds without one, until nobody looks any more: a run that was killed has left its watchman here."""
+KEEPS_ON = 60.0
+"""Seconds without such a sign, until nobody looks for it any more: who was killed takes no plugin away."""
 ENDING = ("closing", "closed", "failed", "stopped")
 TAKEN_AWAY = ("cancelled", "released", "forgotten")
 
@@ -34,8 +34,9 @@ TAKEN_AWAY = ("cancelled", "released", "forgotten")
 class Watchman(WorkerPlugin):
     """A plugin of every worker for one run, whose name it has; Dask sets it up, in workers that come later too."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, keeps_on: float = KEEPS_ON) -> None:
         self.name = run
+        self._keeps_on = keeps_on
 
     def setup(self, worker: Worker) -> None:
         """Begin to watch."""
@@ -45,6 +46,11 @@ class Watchman(WorkerPlugin):
         self._heard = time.monotonic()
         self._looks = PeriodicCallback(self._look, LOOK_EVERY * 1000)
         self._looks.start()
+
+    @property
+    def looking(self) -> bool:
+        """Whether it still asks the scheduler."""
+        return bool(self._looks.is_running())
 
     def teardown(self, worker: Worker) -> None:
         """The run has ended, or the worker does."""
@@ -76,6 +82,9 @@ class Watchman(WorkerPlugin):
         return bool(again)
 
     async def _look(self) -> None:
+        if time.monotonic() - self._heard > self._keeps_on:
+            self._looks.stop()
+            return
         try:
             async with asyncio.timeout(PATIENCE):
                 if await self._worker.scheduler.event_is_set(name=self.name):
@@ -85,8 +94,6 @@ class Watchman(WorkerPlugin):
             return
         if beat != self._beat:
             self._beat, self._heard = beat, time.monotonic()
-        elif time.monotonic() - self._heard > FORGET:
-            self._looks.stop()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

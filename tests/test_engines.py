@@ -7,10 +7,12 @@ import json
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster import Cluster, cluster
@@ -23,6 +25,7 @@ from support import ROOT, Forge, Home, Run, pairs
 from cas import __version__
 from cas.cluster import is_loopback
 from cas.loopback import Key
+from cas.watchman import Watchman
 
 Cas = Callable[..., Run]
 ELSEWHERE = "192.0.2.1"  # RFC 5737: nobody's
@@ -75,18 +78,36 @@ def test_a_run_leaves_nothing_in_the_cluster(cas: Cas, manifest: Path, dask_clus
 def left_in(there: Cluster) -> dict[str, int]:
     from distributed import Client
 
-    def count(dask_scheduler: object) -> dict[str, int]:
-        found = dask_scheduler
+    def count(dask_scheduler: Any) -> dict[str, int]:
         return {
-            "tasks": len(found.tasks),  # type: ignore[attr-defined]
-            "plugins": sum(name.startswith("cas-") for name in found.worker_plugins),  # type: ignore[attr-defined]
-            "variables": len(found.extensions["variables"].variables),  # type: ignore[attr-defined]
-            "events": len(found.extensions["events"]._events),  # type: ignore[attr-defined]
-            "metadata": len(found.task_metadata),  # type: ignore[attr-defined]
+            "tasks": len(dask_scheduler.tasks),
+            "plugins": sum(name.startswith("cas-") for name in dask_scheduler.worker_plugins),
+            "variables": len(dask_scheduler.extensions["variables"].variables),
+            "events": len(dask_scheduler.extensions["events"]._events),
+            "metadata": len(dask_scheduler.task_metadata),
         }
 
     with Client(there.address, set_as_default=False) as client:
         return client.run_on_scheduler(count)
+
+
+def test_who_watches_for_one_that_was_killed_comes_to_rest(dask_cluster: Cluster):
+    """It stays with the workers, and each of its questions would go to the scheduler for good."""
+    from distributed import Client
+
+    def looking(dask_worker: Any) -> bool:
+        return dask_worker.plugins["forsaken"].looking
+
+    with Client(dask_cluster.address, set_as_default=False) as client:
+        client.register_plugin(Watchman("forsaken", keeps_on=1.0))
+        assert list(client.run(looking).values()) == [True, True]
+        deadline = time.monotonic() + 30
+        while any(client.run(looking).values()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+        assert list(client.run(looking).values()) == [False, False]
+
+        client.unregister_worker_plugin("forsaken")
 
 
 def test_halt_is_found_before_any_cluster_is_asked(cas: Cas, manifest: Path, home: Home):

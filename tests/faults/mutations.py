@@ -123,9 +123,9 @@ MUTATIONS = (
     ),
     Mutation(
         name="HALT is not looked for while waiting",
-        file="batch.py",
-        old="            seconds -= LOOK_EVERY\n            error = self._world.stop()\n",
-        new="            seconds -= LOOK_EVERY\n",
+        file="crew.py",
+        old="            error = self._stop()\n",
+        new="            error = None\n",
         test=f"{HALT}[sftp-waiting-text]",
     ),
     Mutation(
@@ -202,8 +202,8 @@ MUTATIONS = (
     Mutation(
         name="the ledger is not written before",
         file="batch.py",
-        old="        self._intend()\n        self._settle(0)",
-        new="        self._settle(0)",
+        old="        self._intend()\n        self._settle()",
+        new="        self._settle()",
         test=f"{STEPS}test_the_intent_is_on_disk_before_anything_moves",
     ),
     Mutation(

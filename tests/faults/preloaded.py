@@ -3,7 +3,8 @@
 The folder is in the environment. `fault` holds, as JSON, `step`, `moment` (before or after it), `number` (which of the
 calls in one process), and what to do then: `touch` (a file to make), `remove` (a file to take away), `signal` (its
 number) to `victim` (a process id, or a file that holds one; this process by default). Who does it renames `fault` to
-`struck`. Each publication is noted in `published`; `slow` holds the seconds that each takes.
+`struck`, which holds its process id then. The time of each publication is noted in `published`, that of each work's end
+in `performed`; `slow` holds the seconds that a publication takes.
 """
 
 from __future__ import annotations
@@ -82,8 +83,9 @@ def _before(name: str) -> None:
 
 def _after(name: str) -> None:
     if name == "publish_message":
-        with (_folder() / "published").open("a", encoding="ascii") as published:
-            published.write(f"{time.time()}\n")
+        _note("published")
+    if name == "perform":
+        _note("performed")
     _meet(name, "after")
 
 
@@ -100,7 +102,7 @@ def _meet(step: str, moment: str) -> None:
         (_folder() / "fault").rename(_folder() / "struck")
     except FileNotFoundError:  # another worker was first
         return
-    (_folder() / "struck").touch()
+    (_folder() / "struck").write_text(str(os.getpid()), encoding="ascii")
     _strike(fault)
 
 
@@ -117,6 +119,11 @@ def _strike(fault: dict[str, Any]) -> None:
 
 def _folder() -> Path:
     return Path(os.environ[FOLDER])
+
+
+def _note(name: str) -> None:
+    with (_folder() / name).open("a", encoding="ascii") as notes:
+        notes.write(f"{time.time()}\n")
 
 
 def _text(name: str) -> str | None:

@@ -104,7 +104,7 @@ class Stage:
 
     def arm(self, step: str, moment: str = "before", number: int = 1, *, slow: float = 0, **then: object) -> None:
         """What a worker is to do, and when; `then` as in `preloaded`."""
-        for name in ("fault", "struck", "published", "slow"):
+        for name in ("fault", "struck", "published", "performed", "slow"):
             (self.folder / name).unlink(missing_ok=True)
         if slow:
             (self.folder / "slow").write_text(str(slow), encoding="ascii")
@@ -344,6 +344,45 @@ def test_what_dask_runs_again_by_itself_is_delivered_by_this_run(stage: Stage):
 
     assert stage.struck
     assert (run.code, outcomes(run)) == (0, {"delivered": 2}), run
+
+
+def stopped(stage: Stage, step: str, number: int) -> Result:
+    """A worker that stands still goes on when the next run has finished what it was at."""
+    point = Point(way="sftp", step=step, moment="before", number=number)
+    name = f"stopped-{point.name}"
+    sender = stage.scene.sender(f"s-{name}")
+    manifest = stage.manifest(sender, point.way, name, point.messages)
+    inbox = stage.scene.inbox(point.way, name, sender)
+    stage.arm(step, "before", number, signal=signal.SIGSTOP)
+    first = ended(stage.apply(sender, manifest, "--deadline", "8"))
+    there = len([file for file in pairs(inbox) if file.endswith(".org")])
+    worker = int((stage.folder / "struck").read_text(encoding="ascii"))
+    try:
+        then = sender.run("apply", manifest)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    deadline = time.monotonic() + 60
+    while not (stage.folder / "performed").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return Result(
+        point=point,
+        struck=stage.struck is not None and first.code == 3 and "unknown" in first.out,
+        first=first,
+        there=there,
+        next=then,
+        verdict=verdict(inbox, contents(manifest), signed=True),
+    )
+
+
+def test_a_worker_that_stood_still_finds_done_what_it_was_at(stage: Stage):
+    found = [
+        ("publish_message", 2),
+        # Not `stage`: what it stages for a delivery that is done by then, hidden, nobody takes away.
+        *((step, 1) for step in ("look", "reserve", "claim", "publish_signature", "publish_message", "close")),
+    ]
+
+    judge("stop of a worker, which goes on after the next run", [stopped(stage, *one) for one in points(found, 1)])
 
 
 SCHEDULER_FAULTS = (
