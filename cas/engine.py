@@ -98,7 +98,8 @@ class Elsewhere:
                 timeout=timeout,
                 seconds=None if left == inf else max(0.0, left - MARGIN),
                 require_durable=world.require_durable,
-            )
+            ),
+            world,
         )
         try:
             report = self._report(future, timeout, world)
@@ -115,10 +116,10 @@ class Elsewhere:
             raise reason
         return durable
 
-    def _given(self, work: Work) -> Future[Report]:
-        """The work, given to whichever worker takes it. Raises CasError where none can: then nothing has moved."""
-        if error := self.lost():
-            raise error
+    def _given(self, work: Work, world: World) -> Future[Report]:
+        """The work, given to whichever worker takes it. Raises CasError where none may: then nothing of it has moved."""
+        if refusal := self.lost() or world.stop():
+            raise refusal
         try:
             return self.executor.submit(self.perform, work, self.watch)
         except Exception as error:  # whatever an executor has to say of itself

@@ -23,7 +23,7 @@ from cluster import Cluster, enter, unwatched
 from support import Forge, Home, message, pairs, verify
 
 from cas import __version__, engine, engines, transports, worker
-from cas.commands import made_ready
+from cas.commands import OfPlan, made_ready
 from cas.engines import Asked, Chosen
 from cas.errors import ExitCode, HaltError
 from cas.events import DeliveryFinished, Event, FilePublished, Outcome, RunFinished
@@ -69,7 +69,7 @@ class Engine:
     ) -> list[Event]:
         """What `cas apply` does, from plan to events; `meanwhile` is called when it has begun."""
         around = read_surroundings(None, state)
-        ready = made_ready([manifest], Choice(), around, inputs=None)
+        ready = made_ready([manifest], Choice(), around, OfPlan())
         # Where workers are at home here too, their HALT is for them alone to find.
         given = replace(around, halts=()) if self.alone else around
         sign = Signer(environment=around.environment, interactive=False).sign
@@ -548,7 +548,7 @@ def test_how_far_a_worker_that_died_came_is_unknown_where_the_second_cannot_look
 
 @pytest.mark.parametrize("by", ["threads"], indirect=True)
 def test_a_worker_that_stops_because_it_is_alone_is_followed_by_another(by: Engine, peer: Forge, home: Home):
-    alone = iter([HaltError("nothing is heard from where the run was started", code=engine.ALONE)])
+    alone = iter([HaltError("nothing is heard from where the run was started", code="worker-alone")])
     with ThreadPoolExecutor(1) as pool:
         left = Engine(
             opened=lambda around: _open(
