@@ -177,6 +177,9 @@ class Batch:
                     stopped = self._finished_in_error(item, item.error)
                     finished.append(stopped)
         self._end(finished)
+        for item in self._items:
+            if item.delivery.identity not in self._open:
+                item.error = None  # it holds all that stood on the stack: of a host, 20 KB and more
         return max(waits)
 
     def _end(self, finished: Sequence[DeliveryFinished]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice
 from typing import Any
 
 from cas.diagnostics import MOST_FINDINGS, Diagnostic, InvalidInput, Place, Severity, decoded, listed, suggestion
@@ -238,7 +239,8 @@ class _Reader:
         return None
 
     def unknown(self, table: Mapping[str, Any], known: tuple[str, ...], *path: str) -> None:
-        for key in (key for key in table if key not in known):
+        # What more than MOST_FINDINGS would be suggested for, nobody sees.
+        for key in islice((key for key in table if key not in known), MOST_FINDINGS):
             self.warn((*path, key), "is not known, and counts for nothing", suggestion(key, known))
 
     def warn(self, path: tuple[str, ...], reason: str, hint: str | None, code: str = "unknown-key") -> None:

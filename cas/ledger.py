@@ -10,7 +10,8 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -139,12 +140,22 @@ def _rows(path: Path, query: str, hint: str) -> list[sqlite3.Row]:
         ) from error
 
 
+@dataclass(slots=True)
+class _Share:
+    """What a thread wants written. `done`: it is on disk, or has its error."""
+
+    write: Callable[[], None]
+    error: BaseException | None = None
+    done: bool = False
+
+
 class Ledger:
     """One ledger, for the threads of one process; other processes may have it open too."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
         self._lock = threading.Lock()
+        self._waiting: deque[_Share] = deque()
         with self._told():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -208,7 +219,9 @@ class Ledger:
         """
         marks = ", ".join("?" * len(COLUMNS))
         known: dict[str, Entry] = {}
-        with self._transaction():
+
+        def write() -> None:
+            nonlocal known
             rest = iter(entries)
             while part := list(islice(rest, MOST_PARAMETERS)):
                 known |= self.find(entry.identity for entry in part)
@@ -218,11 +231,14 @@ class Ledger:
                     f" SET run = excluded.run, state = iif(state IN ({MARKS}), state, excluded.state)",
                     ((*(getattr(entry, column) for column in COLUMNS), *CLOSED) for entry in part),
                 )
+
+        self._together(write)
         return known
 
     def settle(self, finished: Sequence[DeliveryFinished], now: str) -> None:
         """Write down what became of deliveries, in one transaction; what is there for good needs its bytes no more."""
-        with self._transaction():
+
+        def write() -> None:
             for event in finished:
                 done = event.outcome.value in DONE
                 attempts = json.dumps([attempt_fields(attempt) for attempt in event.attempts])
@@ -235,6 +251,9 @@ class Ledger:
                     self._database.execute(
                         "UPDATE deliveries SET message = NULL, signature = NULL WHERE identity = ?", (event.identity,)
                     )
+
+        if finished:
+            self._together(write)
 
     def replace(self, given_up: str, entry: Entry, now: str) -> None:
         """Close what a person gave up, and begin `entry` in its place, with the message of the former."""
@@ -275,9 +294,51 @@ class Ledger:
                 self._database.execute(statement)
             self._database.execute(f"PRAGMA user_version = {len(UPGRADES)}")
 
+    def _together(self, write: Callable[[], None]) -> None:
+        """Write in one transaction with what other threads wait to write: syncing is what each of them costs.
+
+        Whoever comes first writes for all who have come meanwhile. What one raises, it alone gets.
+        """
+        share = _Share(write)
+        self._waiting.append(share)
+        with self._lock:
+            if not share.done:
+                self._write([self._waiting.popleft() for _ in range(len(self._waiting))])
+        if share.error:
+            raise share.error
+
+    def _write(self, shares: Sequence[_Share]) -> None:
+        try:
+            with self._begun():
+                for share in shares:
+                    self._write_one(share)
+        except BaseException as error:
+            for share in shares:
+                share.error = share.error or error
+        for share in shares:
+            share.done = True
+
+    def _write_one(self, share: _Share) -> None:
+        """Raises what has undone the whole transaction."""
+        self._database.execute("SAVEPOINT share")
+        try:
+            with self._told():
+                share.write()
+        except BaseException as error:
+            share.error = error
+            if not self._database.in_transaction:
+                raise
+            self._database.execute("ROLLBACK TO share")
+        self._database.execute("RELEASE share")
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._told(), self._lock:
+        with self._lock, self._begun():
+            yield
+
+    @contextmanager
+    def _begun(self) -> Iterator[None]:
+        with self._told():
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield

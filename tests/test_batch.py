@@ -187,6 +187,15 @@ def test_what_no_retry_can_mend_gets_one_attempt(home: Home):
     assert [attempt.permanent for attempt in finished.attempts] == [True]
 
 
+def test_what_has_failed_holds_nothing_of_its_connection(home: Home):
+    bench, parcel = Bench(home), item(retry=Retry(retries=1))
+    bench.refused = [refusal(), refusal()]
+
+    (finished,) = bench.run(parcel)
+
+    assert (finished.outcome, parcel.error) == (Outcome.FAILED, None)
+
+
 def test_without_retries_there_is_one_attempt(home: Home):
     bench = Bench(home)
     bench.refused = [refusal()]

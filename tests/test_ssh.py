@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -75,6 +76,13 @@ def logins(peer: Forge) -> int:
 
 
 # Which host key is taken
+
+
+def test_however_many_hosts_there_are_paramiko_gets_one_handler(logged_in):
+    for _ in range(3):
+        refusal(logged_in, destination(host="127.0.0.1", port=1, transport="sftp"))
+
+    assert len(logging.getLogger("paramiko").handlers) <= 1
 
 
 def test_a_host_that_is_known_is_logged_in_to(peer: Forge, logged_in):

@@ -9,10 +9,12 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache, partial
 
+REVOKED = "@revoked"
 RSA = ("rsa-sha2-512", "rsa-sha2-256", "ssh-rsa")
 HASHED = "|1|"
 
@@ -28,12 +30,45 @@ class HostKeys:
 def host_keys(texts: Iterable[str], host: str, port: int) -> HostKeys:
     """All that the files say of `host` at `port`. Lines that cannot be read count for nothing."""
     name = entry(host, port)
-    found: dict[str, set[tuple[str, str]]] = {"": set(), "@revoked": set()}
-    for line in (line for text in texts for line in text.split("\n")):
-        marker, fields = _split(line)
-        if marker in found and len(fields) >= 3 and _matches(fields[0], name):
-            found[marker].add((fields[1], fields[2]))
-    return HostKeys(trusted=frozenset(found[""] - found["@revoked"]), revoked=frozenset(found["@revoked"]))
+    found: dict[str, set[tuple[str, str]]] = {"": set(), REVOKED: set()}
+    for lines in map(_lines, texts):
+        for line in (*lines.named.get(name, ()), *(line for line in lines.others if line.names(name))):
+            found[line.marker].add(line.key)
+    return HostKeys(trusted=frozenset(found[""] - found[REVOKED]), revoked=frozenset(found[REVOKED]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    marker: str
+    key: tuple[str, str]
+    names: Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lines:
+    """A file's: those that name hosts as they are, by each name; and those with patterns or hashes, to be tried."""
+
+    named: dict[str, list[_Line]]
+    others: list[_Line]
+
+
+@lru_cache(maxsize=8)
+def _lines(text: str) -> _Lines:
+    # Once a file, and not for each host: a run over thousands of hosts has thousands of lines here.
+    named: dict[str, list[_Line]] = {}
+    others: list[_Line] = []
+    for text_line in text.split("\n"):
+        marker, fields = _split(text_line)
+        if marker not in ("", REVOKED) or len(fields) < 3:
+            continue
+        patterns = fields[0]
+        line = _Line(marker=marker, key=(fields[1], fields[2]), names=_matcher(patterns))
+        if any(mark in patterns for mark in "|!*?"):
+            others.append(line)
+        else:
+            for name in patterns.lower().split(","):
+                named.setdefault(name, []).append(line)
+    return _Lines(named=named, others=others)
 
 
 def entry(host: str, port: int) -> str:
@@ -74,13 +109,20 @@ def _split(line: str) -> tuple[str, list[str]]:
     return (fields[0], fields[1:]) if fields[0].startswith("@") else ("", fields)
 
 
-def _matches(patterns: str, name: str) -> bool:
-    if patterns.startswith(HASHED):
-        return _hashed(patterns, name)
-    wanted = [pattern.lower() for pattern in patterns.split(",")]
-    if any(_fits(pattern[1:], name) for pattern in wanted if pattern.startswith("!")):
+def _matcher(patterns: str) -> Callable[[str], bool]:
+    if not patterns.startswith(HASHED):
+        return partial(_matches, patterns.lower().split(","))
+    try:
+        salt, expected = (base64.b64decode(part, validate=True) for part in patterns.split("|")[2:4])
+    except (binascii.Error, ValueError):
+        return lambda _: False
+    return partial(_is_hash, salt, expected)
+
+
+def _matches(patterns: Sequence[str], name: str) -> bool:
+    if any(_fits(pattern[1:], name) for pattern in patterns if pattern.startswith("!")):
         return False
-    return any(_fits(pattern, name) for pattern in wanted)
+    return any(_fits(pattern, name) for pattern in patterns)
 
 
 def _fits(pattern: str, name: str) -> bool:
@@ -88,13 +130,9 @@ def _fits(pattern: str, name: str) -> bool:
     return fnmatchcase(name, pattern.replace("[", "[[]"))
 
 
-def _hashed(pattern: str, name: str) -> bool:
-    try:
-        salt, expected = (base64.b64decode(part, validate=True) for part in pattern.split("|")[2:4])
-    except (binascii.Error, ValueError):
-        return False
+def _is_hash(salt: bytes, expected: bytes, name: str) -> bool:
     return hmac.compare_digest(_digest(salt, name), expected)
 
 
 def _digest(salt: bytes, name: str) -> bytes:
-    return hmac.new(salt, name.encode(), hashlib.sha1).digest()
+    return hmac.digest(salt, name.encode(), "sha1")

@@ -107,7 +107,7 @@ def _bounded(channel: Channel, start: Callable[[Channel], None], timeout: float)
 
 def connected(destination: Destination, *, home: Path, user: str, timeout: float) -> Session:
     """Log in. `user` is who logs in where neither peers.toml nor SSH's configuration say; raises TransferError."""
-    logging.getLogger("paramiko").addHandler(logging.NullHandler())  # or its tracebacks go to standard error
+    _hush()
     configuration = _configuration(home)
     connection = _connection(destination, configuration, home, user, timeout)
     where = f"{connection.host}:{connection.port}"
@@ -122,6 +122,13 @@ def connected(destination: Destination, *, home: Path, user: str, timeout: float
         connection.client.close()
         raise causes.from_connecting(_key_fault(error, connection.connect_kwargs["key_filename"]), where) from error
     return Session(connection, where, timeout, round_trip)
+
+
+def _hush() -> None:
+    """Keep paramiko's tracebacks off standard error. Once: of a handler for each host, every next one is compared."""
+    logger = logging.getLogger("paramiko")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +148,7 @@ class ShownKey:
 
 def shown_key(destination: Destination, *, home: Path, user: str, timeout: float) -> ShownKey:
     """The key that a host shows, of a kind that is known, if one is; nobody logs in. Raises TransferError."""
-    logging.getLogger("paramiko").addHandler(logging.NullHandler())
+    _hush()
     connection = _connection(destination, _configuration(home), home, user, timeout)
     where = f"{connection.host}:{connection.port}"
     asked = _Ask()

@@ -169,8 +169,7 @@ def planning(at: Scene, rounds: int, number: Iterator[int]) -> Measured:
     for count in (SMALLEST, SMALL, LARGE):
         job = at.job(f"n{next(number)}-plan", count)
         local = replace(job, targets=tuple(replace(target, port=0) for target in job.targets))
-        ways.cas_apply(local, "--help")
-        manifest = job.messages[0].parent / "bench.yaml"
+        manifest, _ = ways.cas_manifest(local)
         for _ in range(rounds):
             took, memory = weighed(at, (program("cas"), "plan", manifest), job.folder / "home")
             seconds.setdefault(f"cas plan {count:,}", []).append(took)
@@ -189,8 +188,8 @@ def memory(at: Scene, number: Iterator[int]) -> Measured:
     for count in (SMALL, LARGE):
         job = at.job(f"n{next(number)}-memory", count)
         local = replace(job, targets=tuple(replace(target, port=0) for target in job.targets))
-        ways.cas_apply(local, "--help")
-        words = (program("cas"), "apply", job.messages[0].parent / "bench.yaml", "--quiet")
+        manifest, _ = ways.cas_manifest(local)
+        words = (program("cas"), "apply", manifest, "--quiet")
         _, most = weighed(at, words, job.folder / "home")
         job.delivered()
         found[f"{count:,}"] = round(most)
@@ -207,8 +206,8 @@ def display(at: Scene, rounds: int, number: Iterator[int]) -> Measured:
         for terminal, times in seconds.items():
             job = at.job(f"n{next(number)}-{terminal}", SMALL)
             local = replace(job, targets=tuple(replace(target, port=0) for target in job.targets))
-            ways.cas_apply(local, "--help")
-            words = (program("cas"), "apply", job.messages[0].parent / "bench.yaml")
+            manifest, _ = ways.cas_manifest(local)
+            words = (program("cas"), "apply", manifest)
             used, text = on_terminal(at, words, HOME=str(job.folder / "home"), TERM=terminal)
             job.delivered()
             assert (b"\x1b[" in text) == (terminal == "xterm"), text[:200]

@@ -129,12 +129,12 @@ class Scene:
 
 
 @contextmanager
-def scene(folder: Path) -> Iterator[Scene]:
-    """A key, and some sshds that listen as many hosts."""
+def scene(folder: Path, servers: int = SERVERS) -> Iterator[Scene]:
+    """A key, and some sshds that listen as many hosts: up to HOSTS_A_SERVER each."""
     (folder / "home" / ".ssh").mkdir(parents=True)
     with throwaway_key(folder / "g") as key, ExitStack() as stack:
         peers = []
-        for server in range(SERVERS):
+        for server in range(servers):
             numbers = range(server * HOSTS_A_SERVER, (server + 1) * HOSTS_A_SERVER)
             listen = tuple(f"ListenAddress {_address(number)}" for number in numbers)
             settings = (*listen, "MaxStartups 1000")
@@ -143,7 +143,7 @@ def scene(folder: Path) -> Iterator[Scene]:
 
 
 def _address(number: int) -> str:
-    return f"127.0.1.{number + 1}"
+    return f"127.0.{1 + number // 250}.{number % 250 + 1}"
 
 
 def _text(conversation: str, sequence: int, name: str) -> str:

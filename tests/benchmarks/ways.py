@@ -25,6 +25,12 @@ def cas(job: Job) -> None:
 
 
 def cas_apply(job: Job, *options: str) -> str:
+    """Have a job's manifest applied, in its home."""
+    manifest, home = cas_manifest(job)
+    return job.scene.run(Path(sys.executable).with_name("cas"), "apply", manifest, *options, "--quiet", HOME=str(home))
+
+
+def cas_manifest(job: Job) -> tuple[Path, Path]:
     """A manifest of one send a message, and a home without a ledger; port 0 stands for this machine."""
     home = job.folder / "home"
     config = home / ".config" / "cross-agent-comms"
@@ -51,7 +57,7 @@ def cas_apply(job: Job, *options: str) -> str:
     manifest.write_text(
         f"cas: 1\nsender: bench\ndefaults: {{sign: {sign}}}\nsends:\n" + "".join(lines), encoding="utf-8"
     )
-    return job.scene.run(Path(sys.executable).with_name("cas"), "apply", manifest, *options, "--quiet", HOME=str(home))
+    return manifest, home
 
 
 def field(job: Job) -> None:
