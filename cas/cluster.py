@@ -211,5 +211,5 @@ class _Pulse:
         if self._stop():
             self._event.set()
         else:
-            self._beat.set(count, timeout=f"{PATIENCE}s")
+            self._beat.set(count)
         self._answered = time.monotonic()
