@@ -10,6 +10,7 @@ usage: ./do demo              signed messages arrive in an inbox here and in one
        ./do faults            the whole fault suite, and what it counted into docs/reference/reliability.md
        ./do docs [FOLDER]     the documentation as a site, into site/ or FOLDER; every link has to hold
        ./do bench [ARGUMENT…] cas beside its peers, and docs/reference/performance.md (--quick; --only SCENARIO; --rounds N)
+       ./do scale [ARGUMENT…] many hosts by threads and by Dask, and docs/reference/scale.md (--quick; --only PART; --hosts N)
        ./do help              these lines
 
 What is missing is named and installed first: Debian packages by apt-get (as root, or where sudo asks nothing),
@@ -31,6 +32,7 @@ main() {
         faults) set_up test for-tests; run_faults "$@" ;;
         docs) set_up test; set_up_beside docs docs/requirements.txt; build_docs "$@" ;;
         bench) set_up test for-tests; set_up_beside bench tests/benchmarks/requirements.txt; run_bench "$@" ;;
+        scale) set_up test for-tests; run_scale "$@" ;;
         help | -h | --help) usage ;;
         *) usage >&2; exit 64 ;;
     esac
@@ -78,6 +80,10 @@ build_docs() {
 
 run_bench() {
     CAS_BENCH_PYTHON=$beside/bin/python PYTHONPATH=tests "$venv/bin/python" -m benchmarks.bench "$@"
+}
+
+run_scale() {
+    PYTHONPATH=tests "$venv/bin/python" -m benchmarks.scale "$@"
 }
 
 run_checks() {
