@@ -179,7 +179,7 @@ class Batch:
         self._end(finished)
         for item in self._items:
             if item.delivery.identity not in self._open:
-                item.error = None  # it holds all that stood on the stack: of a host, 20 KB and more
+                item.error = None  # it holds all that stood on the stack: of a host, 17 KB
         return max(waits)
 
     def _end(self, finished: Sequence[DeliveryFinished]) -> None:

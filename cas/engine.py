@@ -8,8 +8,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, wait
-from contextlib import contextmanager
+from concurrent.futures import CancelledError, Executor, Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from math import inf
 from typing import TypeVar
@@ -117,7 +117,7 @@ class Elsewhere:
         return durable
 
     def _given(self, work: Work, world: World) -> Future[Report]:
-        """The work, given to whichever worker takes it. Raises CasError where none may: then nothing of it has moved."""
+        """The work, given to whichever worker takes it. Raises CasError where none may: then nothing has moved."""
         if refusal := self.lost() or world.stop():
             raise refusal
         try:
@@ -128,7 +128,10 @@ class Elsewhere:
     def _report(self, future: Future[Report], timeout: int, world: World) -> Report:
         """A worker's answer. Raises CasError where none came: then nobody knows what it did."""
         patience = inf
-        while not wait([future], LOOK_EVERY).done:
+        while not future.done():
+            with suppress(TimeoutError, CancelledError):
+                future.exception(LOOK_EVERY)
+                break
             if world.stop():
                 patience = min(patience, time.monotonic() + timeout)
             if reason := self.lost() or _overdue(world, patience):
