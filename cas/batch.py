@@ -79,8 +79,7 @@ class Batch:
             self._begin()
         if self._open:
             self._number += 1
-            self._try()
-            wait = self._settle()
+            wait = self._attempt()
             if self._open:
                 return wait
         return None
@@ -128,20 +127,31 @@ class Batch:
             else:
                 yield intent(item, message, self._world.run, self._world.root, now)
 
-    def _try(self) -> None:
-        if error := self._world.stop() or _too_late(self._world.remaining()):
+    def _attempt(self) -> int:
+        """Make an attempt, and give outcomes; the seconds to wait for what has none."""
+        world = self._world
+        if error := world.stop() or _too_late(world.remaining()):
             self._fail(error)
-            return
+            return self._settle()
         for item in self._items:
             item.error = None
         items = [item for item in self._items if item.done or item.delivery.identity in self._open]
-        world = self._world
         timeout = max(1, int(min(world.remaining(), max(item.delivery.retry.timeout for item in items))))
         try:
             with world.hold({world.where(item.delivery.destination) for item in items}):
-                self._catch_up(items)
-                if not all(item.done for item in items):
-                    self._durable = world.engine(items, timeout, world, self._published)
+                self._have_made(items, timeout)
+                # Before the next run has the lock: it is to see what is there, and no bytes that are about to go.
+                return self._settle()
+        except CasError as error:
+            self._fail(error)
+            return self._settle()
+
+    def _have_made(self, items: Sequence[Parcel], timeout: int) -> None:
+        self._catch_up(items)
+        if all(item.done for item in items):
+            return
+        try:
+            self._durable = self._world.engine(items, timeout, self._world, self._published)
         except CasError as error:
             self._fail(error)
 

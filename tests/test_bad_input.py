@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from cas.diagnostics import MOST_FINDINGS
 from cas.document import LARGEST, MOST_VALUES
 
 SECONDS, MEGABYTES, TRIES = 1, 100, 3
+REFERENCE = 0.1  # processor seconds that `slowness` has there for its work
 NOISE = 1.5  # what other processes do to processor time, through caches and clocks
 TEN_MEGABYTES = 10 << 20
 LONGEST_LINE = 10_000
@@ -55,11 +57,13 @@ class Bench:
     start: tuple[float, float] = (0, 0)
 
     def validated(self, *more: str, within: float = SECONDS) -> Measured:
-        """The best of some tries: other processes take their share."""
-        tries = [self.run(*more)]
-        while tries[-1].seconds > within and len(tries) < TRIES:
-            tries.append(self.run(*more))
-        return min(tries, key=lambda one: one.seconds)
+        """The best of some tries: other processes take their share. Seconds are those of the machine of the promise."""
+        best = self.run(*more)
+        slow = slowness() if best.seconds > within else 1.0
+        for _ in range(TRIES - 1):
+            if best.seconds > within * slow:
+                best = min(best, self.run(*more), key=lambda one: one.seconds)
+        return replace(best, seconds=best.seconds / slow)
 
     def run(self, *more: str) -> Measured:
         command = [sys.executable, "-m", "cas", "validate", "m.yaml", *more]
@@ -84,6 +88,20 @@ class Bench:
         folder = self.folder.parent / ".config" / "cross-agent-comms"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "peers.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def slowness() -> float:
+    """How many times as long as on the machine of the promise this one takes for the same, now; at least 1."""
+
+    def took() -> float:
+        start = time.process_time()
+        for _ in range(3):
+            text = json.dumps([{"id": f"s{number}", "text": "word " * 5, "n": number} for number in range(20_000)])
+            sorted({row["id"]: row for row in json.loads(text)})
+            re.findall(r"s\d+", text)
+        return time.process_time() - start
+
+    return max(1.0, statistics.median(took() for _ in range(5)) / REFERENCE)
 
 
 @pytest.fixture(scope="module")

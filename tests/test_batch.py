@@ -341,6 +341,41 @@ def test_a_batch_of_more_bytes_than_are_held_at_once_goes_in_parts_and_arrives_w
     assert len(published) == 3
 
 
+def test_what_is_delivered_is_in_the_ledger_before_the_next_run_has_the_lock(home: Home):
+    """The next run would find no bytes where the ledger is about to let go of them."""
+    bench, one, states = Bench(home), item(), list[str]()
+
+    @contextmanager
+    def held(inboxes: Iterable[str]) -> Iterator[None]:
+        yield
+        with closing(Ledger(home.state)) as ledger:
+            states.extend(entry.state for entry in ledger.find([one.delivery.identity]).values())
+
+    bench.hold = held
+
+    (finished,) = bench.run(one)
+
+    assert (finished.outcome, states) == (Outcome.DELIVERED, ["delivered"])
+
+
+def test_so_is_what_got_there_before_the_way_there_broke(home: Home):
+    bench, states = Bench(home, FlakyTransport(home.path, never="greeting")), list[str]()
+    items = [item(conversation="other"), item()]
+
+    @contextmanager
+    def held(inboxes: Iterable[str]) -> Iterator[None]:
+        yield
+        with closing(Ledger(home.state)) as ledger:
+            found = ledger.find(one.delivery.identity for one in items)
+            states.extend(found[one.delivery.identity].state for one in items)
+
+    bench.hold = held
+
+    bench.run(*items)
+
+    assert states == ["delivered", "failed"]
+
+
 def test_what_another_run_delivered_while_this_one_waited_for_the_lock_is_unchanged(home: Home):
     bench, one = Bench(home), item()
 

@@ -537,3 +537,11 @@ def test_groups_that_double_one_another_are_refused_before_they_are_written_out(
     (found,) = findings('[groups]\ng0 = ["local.a"]\n' + doubling)
 
     assert (found.code, found.hint) == ("invalid-peers", "put fewer groups into each other")
+
+
+def test_of_warnings_in_several_tables_no_more_are_told_than_anybody_reads():
+    many = "".join(f"k{number} = 1\n" for number in range(MOST_FINDINGS - 1))
+
+    _, warnings = read(f"[policy]\n{many}\n[projects.docs]\n{many}")
+
+    assert len(warnings) == MOST_FINDINGS

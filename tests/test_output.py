@@ -339,6 +339,32 @@ def test_on_a_terminal_it_is_said_once_at_the_end_where_more_is_told(codes: str,
     assert err.getvalue() == said
 
 
+@pytest.mark.parametrize(
+    ("out", "err", "form", "shown_to"),
+    [
+        ("screen", "screen", Form.TEXT, "err"),
+        ("screen", "file", Form.TEXT, "out"),
+        ("screen", "file", Form.JSON, None),
+        ("file", "screen", Form.JSON, "err"),
+        ("file", "file", Form.TEXT, None),
+    ],
+)
+def test_a_question_goes_to_a_screen_and_never_into_json(out: str, err: str, form: Form, shown_to: str | None):
+    streams = {name: Screen() if kind == "screen" else io.StringIO() for name, kind in (("out", out), ("err", err))}
+    at = Console(**streams, form=form)
+
+    assert at.asks("really? \x1b[2J") == (shown_to is not None)
+    assert {name for name, stream in streams.items() if stream.getvalue() == "really? \\x1b[2J"} == {shown_to} - {None}
+
+
+def test_a_question_that_no_screen_takes_is_not_asked():
+    class Gone(Screen):
+        def write(self, text: str) -> int:
+            raise OSError("gone")
+
+    assert not Console(out=io.StringIO(), err=Gone()).asks("really?")
+
+
 def test_in_a_workflow_or_when_quiet_it_is_not_said_where_more_is_told():
     for options in ({"workflow": True}, {"quiet": True}):
         err = Screen()

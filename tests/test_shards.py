@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fleet import fleet
 from hypothesis import given
 from hypothesis import strategies as st
 from support import Home, Run
@@ -195,39 +194,3 @@ def test_an_empty_shard_says_where_the_rest_is(cas: Callable[..., Run], home: Ho
     (empty,) = (run for run in runs if not run.out)
     assert "0 of 2 deliveries, to 0 of 1 hosts; the other shards have all of it" in empty.err
     assert len(list(home.inbox("docs").glob("*.org"))) == 1
-
-
-def test_four_shards_at_once_deliver_exactly_the_plan_to_200_hosts(
-    home: Home,
-    cas: Callable[..., Run],
-    cas_process: Callable[..., object],
-    message: Callable[..., Path],
-    tmp_path: Path,
-):
-    sent = message("hello.org").read_bytes()
-    with fleet(tmp_path / "fleet", 200) as targets:
-        home.peers("".join(target.toml() for target in targets))
-        written(home, [target.destination for target in targets])
-        assert cas("plan", "m.yaml", "-o", "m.plan").code == 0
-
-        processes = [
-            cas_process("apply", "m.plan", "--shard", f"{n}/4", "--state-dir", f"state-{n}", "--output", "json")
-            for n in range(1, 5)
-        ]
-        results = [json.loads(process.communicate(timeout=100)[0]) for process in processes]  # type: ignore[attr-defined]
-
-        planned = json.loads(Path("m.plan").read_text(encoding="utf-8"))
-        delivered = [one["id"] for result in results for one in result["deliveries"] if one["outcome"] == "delivered"]
-        assert sorted(delivered) == sorted(one["id"] for one in planned["deliveries"])
-        assert {result["plan"] for result in results} == {planned["digest"]}
-        assert [[file.read_bytes() for file in target.inbox.glob("*.org")] for target in targets] == [[sent]] * 200
-
-        states = [f"state-{n}" for n in range(1, 5)]
-        whole = cas("status", "--merge", *states, "--plan", "m.plan", "--detailed-exitcode")
-        assert (whole.code, whole.out.splitlines()[-1]) == (0, "all of the plan is delivered")
-        part_of_it = cas("status", "--merge", *states[:3], "--plan", "m.plan", "--detailed-exitcode")
-        left = len(results[3]["deliveries"])
-        assert (part_of_it.code, f"not delivered by any of them: {left}" in part_of_it.out) == (10, True)
-
-        again = cas("apply", "m.plan", "--state-dir", "state-new", "--output", "json")
-        assert json.loads(again.out)["counts"]["unchanged"] == 200

@@ -335,7 +335,7 @@ MUTATIONS = (
     Mutation(
         name="HALT reaches no worker before its patience ends",
         file="watchman.py",
-        old="self._halted = self._halted or halted",
+        old="self._halted = True",
         new="self._halted = False",
         test=f"{CLUSTER}test_halt_reaches_a_worker_that_is_delivering_in_two_seconds[who asks]",
     ),

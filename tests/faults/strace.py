@@ -22,13 +22,12 @@ ONE_THREAD = """
 import sys
 
 class Inline:
-    def __init__(self, **options): pass
-    def __enter__(self): return self
-    def __exit__(self, *error): pass
+    def __init__(self, places, **options): pass
     def submit(self, work, *arguments): work(*arguments)
+    def shutdown(self): pass
 
-import cas.executor
-cas.executor.ThreadPoolExecutor = Inline
+import cas.crew
+cas.crew.ThreadPoolExecutor = Inline
 from cas.cli import main
 sys.exit(main(sys.argv[1:]))
 """
