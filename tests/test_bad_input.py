@@ -260,7 +260,7 @@ def test_a_manifest_of_thousands_of_sends_that_are_wrong_late_ends_soon_too(benc
     # All of YAML and schema has been gone through before: thousands of sends take their time, sound or not.
     measured = bench.validated(within=2 * SECONDS)
 
-    assert measured.seconds <= 2 * SECONDS
+    assert measured.seconds <= 2 * SECONDS * NOISE
     assert f"error[{code}]" in measured.run.out
     assert measured.run.out.count("error[") <= MOST_FINDINGS + 10
     assert measured.megabytes <= MEGABYTES
@@ -351,7 +351,7 @@ def test_a_bad_message_of_ten_megabytes_that_the_policy_allows_ends_in_a_finding
     measured = bench.validated(within=3 * SECONDS)
 
     assert measured.run.code == 4
-    assert measured.seconds <= 3 * SECONDS  # each line may be one of the frontmatter's
+    assert measured.seconds <= 3 * SECONDS * NOISE  # each line may be one of the frontmatter's
     assert measured.megabytes <= MEGABYTES
 
 
