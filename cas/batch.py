@@ -130,7 +130,7 @@ class Batch:
     def _attempt(self) -> int:
         """Make an attempt, and give outcomes; the seconds to wait for what has none."""
         world = self._world
-        if error := world.stop() or _too_late(world.remaining()):
+        if error := world.stop() or too_late(world.remaining()):
             self._fail(error)
             return self._settle()
         for item in self._items:
@@ -293,7 +293,8 @@ class Batch:
         self._emit(FilePublished(time=self._world.now(), id=self._ids[identity], identity=identity, file=name))
 
 
-def _too_late(seconds: float) -> TransferError | None:
+def too_late(seconds: float) -> TransferError | None:
+    """Why nothing more is waited for, with so many seconds left until the run has to end."""
     if seconds > 0:
         return None
     hint = "cas retry --all finishes it; or allow more time with --deadline"

@@ -15,7 +15,7 @@ from math import inf
 from typing import TypeVar
 
 from cas import __version__
-from cas.batch import World
+from cas.batch import World, too_late
 from cas.errors import CasError, HaltError, TransferError
 from cas.inventory import Destination
 from cas.parcel import Parcel, parts
@@ -183,10 +183,7 @@ def _taken_over(report: Report, missing: Mapping[str, Parcel], shown: Shown) -> 
 
 def _overdue(world: World, patience: float) -> CasError | None:
     """Why nobody waits any longer."""
-    if world.remaining() <= 0:
-        hint = "cas retry --all finishes it; or allow more time with --deadline"
-        return TransferError("the deadline has passed", code="deadline", permanent=True, hint=hint)
-    return world.stop() if time.monotonic() > patience else None
+    return too_late(world.remaining()) or (world.stop() if time.monotonic() > patience else None)
 
 
 def _failed(error: Exception) -> TransferError:

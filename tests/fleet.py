@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cas.loopback import Peer, loopback_peer
 
-A_SERVER = 13
+HOSTS_A_SERVER = 13
 """An sshd listens on no more than 16 addresses, and has one already."""
 A_NETWORK = 250
 
@@ -27,7 +27,7 @@ class Host:
 
     @property
     def address(self) -> str:
-        return _address(self.number)
+        return address(self.number)
 
     @property
     def inbox(self) -> Path:
@@ -54,13 +54,18 @@ def fleet(folder: Path, count: int) -> Iterator[list[Host]]:
     hosts: list[Host] = []
     with ExitStack() as stack:
         while len(hosts) < count:
-            numbers = range(len(hosts), min(count, len(hosts) + A_SERVER))
-            listen = tuple(f"ListenAddress {_address(number)}" for number in numbers)
-            place = folder / f"s{numbers[0]}"
-            peer = stack.enter_context(loopback_peer(place, settings=(*listen, "MaxStartups 1000")))
+            numbers = range(len(hosts), min(count, len(hosts) + HOSTS_A_SERVER))
+            peer = stack.enter_context(server(folder / f"s{numbers[0]}", numbers))
             hosts += [Host(number=number, peer=peer) for number in numbers]
         yield hosts
 
 
-def _address(number: int) -> str:
+def server(folder: Path, numbers: range) -> AbstractContextManager[Peer]:
+    """One sshd that is the hosts of these numbers; no more than HOSTS_A_SERVER."""
+    listen = tuple(f"ListenAddress {address(number)}" for number in numbers)
+    return loopback_peer(folder, settings=(*listen, "MaxStartups 1000"))
+
+
+def address(number: int) -> str:
+    """Where a host listens."""
     return f"127.0.{1 + number // A_NETWORK}.{1 + number % A_NETWORK}"

@@ -11,10 +11,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cas.loopback import Key, Peer, loopback_peer, throwaway_key
+import fleet
+from fleet import HOSTS_A_SERVER, address
 
-HOSTS_A_SERVER = 13
-"""An sshd listens on no more than 16 addresses."""
+from cas.loopback import Key, Peer, throwaway_key
+
 SERVERS = 4
 GPG_AT_ONCE = 4
 LEFT_OUT = ("CAS_", "PYTHON", "XDG_", "SSH_", "ANSIBLE_", "PYTEST_", "COV_", "GIT_")
@@ -83,7 +84,7 @@ class Scene:
         targets = []
         for number in range(hosts):
             peer = self.peers[number // HOSTS_A_SERVER]
-            host = _address(number) if hosts > 1 else peer.host
+            host = address(number) if hosts > 1 else peer.host
             inbox = peer.home / name / f"inbox-{number}"
             targets.append(Target(host=host, port=port or peer.port, folder=inbox, peer=peer))
         for target in targets:
@@ -136,14 +137,8 @@ def scene(folder: Path, servers: int = SERVERS) -> Iterator[Scene]:
         peers = []
         for server in range(servers):
             numbers = range(server * HOSTS_A_SERVER, (server + 1) * HOSTS_A_SERVER)
-            listen = tuple(f"ListenAddress {_address(number)}" for number in numbers)
-            settings = (*listen, "MaxStartups 1000")
-            peers.append(stack.enter_context(loopback_peer(folder / f"s{server}", settings=settings)))
+            peers.append(stack.enter_context(fleet.server(folder / f"s{server}", numbers)))
         yield Scene(folder=folder, key=key, peers=tuple(peers))
-
-
-def _address(number: int) -> str:
-    return f"127.0.{1 + number // 250}.{number % 250 + 1}"
 
 
 def _text(conversation: str, sequence: int, name: str) -> str:
