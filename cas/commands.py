@@ -14,6 +14,7 @@ from cas.output import diagnostics as diagnostic_view
 from cas.output import plans as plan_view
 from cas.output.console import Console, Form
 from cas.output.result import ResultView, as_json
+from cas.root import Root
 from cas.run import Limits, carried_out, world
 from cas.shards import Shard, part
 from cas.signer import Signer
@@ -117,12 +118,14 @@ def validate(
 ) -> int:
     """All that can be known offline, without a key; of all together, or of each manifest among the files by itself."""
     runs: list[Sequence[Path]] = [paths]
-    if each:
-        manifests, others = loader.manifests_among(paths)
+    within = None
+    if each:  # whoever asks for this has names from a repository, not from a user
+        within = Root(Path())
+        manifests, others = loader.manifests_among([_relative(path, around.folder) for path in paths], within)
         runs = [[manifest] for manifest in manifests]
         for path in others:
             console.say(f"note: {path} has no key `cas`, so that it is no manifest, and was passed over")
-    warnings, deliveries = _checked(runs, choice, around)
+    warnings, deliveries = _checked(runs, choice, around, within)
     note_halt(around, console)
     if console.form is Form.TEXT:
         console.report(warnings, as_result=True)
@@ -134,14 +137,14 @@ def validate(
 
 
 def _checked(
-    runs: Sequence[Sequence[Path]], choice: preparation.Choice, around: Surroundings
+    runs: Sequence[Sequence[Path]], choice: preparation.Choice, around: Surroundings, within: Root | None
 ) -> tuple[tuple[Diagnostic, ...], int]:
     """The warnings of all runs, each once, and the number of deliveries. Raises InvalidInput with all that is found."""
     found: list[Diagnostic] = []
     deliveries, failed = 0, False
     for paths in runs:
         try:
-            ready = preparation.of_manifests(paths, choice, around, lambda name: name or "")
+            ready = preparation.of_manifests(paths, choice, around, lambda name: name or "", within=within)
             found += ready.warnings
             deliveries += len(ready.plan.deliveries)
         except InvalidInput as error:
@@ -151,6 +154,11 @@ def _checked(
     if failed:
         raise InvalidInput(unique)
     return unique, deliveries
+
+
+def _relative(path: Path, folder: Path) -> Path:
+    """From the working folder, where the path lies below it."""
+    return path.relative_to(folder) if path.is_relative_to(folder) else path
 
 
 def schema(name: str, console: Console) -> int:

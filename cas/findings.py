@@ -47,13 +47,14 @@ def width(stream: TextIO) -> int:
 
 
 def _source(file: str) -> Sequence[str] | None:
-    """A file's lines as they are counted in places; None where it is none that can be read."""
+    """A file's lines as they are counted in places; None where it is neither a manifest nor peers.toml."""
     from cas import loader  # here: most runs find nothing wrong
 
-    if file.startswith("<"):  # <stdin>
-        return None
     try:
-        text = loader.read(Path(file), loader.LARGEST_MANIFEST).decode("utf-8", "replace")
+        content = loader.read(Path(file), loader.LARGEST_MANIFEST)
     except InvalidInput:
         return None
+    if not loader.may_be_shown(Path(file), content):
+        return None
+    text = content.decode("utf-8", "replace")
     return text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")

@@ -119,8 +119,8 @@ def _written(file: FileIO, content: bytes) -> bool:
 
 def _reason(path: Path) -> str:
     try:
-        # Not blocking: a FIFO without a writer would wait for ever.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        # Not blocking: a FIFO without a writer would wait for ever. No link: it could lead to somebody's secret.
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return "it is not a file that can be read"
             return file.read(LONGEST_REASON).decode("utf-8", "replace").strip()

@@ -7,9 +7,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,19 @@ from cas.names import NAME_RULE, digest, is_name, sender_of
 from cas.patterns import matching
 from cas.plan import Input
 from cas.plan_file import is_plan, refusal
+from cas.root import FILE, OutsideError, Root
 
 PEERS = "peers.toml"
 LARGEST_MANIFEST = 4 << 20
 LONGEST_SHOWN = 60
+BELOW = "messages are looked up below the manifest's folder"
 LONGEST_PATH = 4096  # Linux's own bound
 LARGEST_PLAN = 256 << 20
 SUFFIXES = (".yaml", ".yml")
 # A manifest's own key, at the left margin or in braces; told without a parser, since other YAML may be of any kind.
 MANIFEST_KEY = re.compile(rb"^(?:\xef\xbb\xbf)?(?:---[ \t]+)?(?:\{[ \t]*)?[\"']?cas[\"']?[ \t]*:(?=\s|$)", re.MULTILINE)
+PEERS_TABLE = re.compile(rb"^\[(?:peers|projects|groups|senders|policy)\b", re.MULTILINE)
+QUOTED = re.compile(r"`[^`]*`|'[^']*'|\"[^\"]*\"|`.*$", re.DOTALL)
 CHUNK = 32 << 10
 
 
@@ -76,7 +79,11 @@ def load_inventory(folder: Path) -> tuple[Inventory, tuple[Diagnostic, ...]]:
     path = folder / PEERS
     if not os.path.lexists(path):
         return inventories.EMPTY, ()
-    return inventories.parse(read(path, inventories.LARGEST), file=str(path))
+    content = read(path, inventories.LARGEST)
+    try:
+        return inventories.parse(content, file=str(path))
+    except InvalidInput as error:
+        raise error if may_be_shown(path, content) else _without_content(error) from error
 
 
 def load(
@@ -85,23 +92,25 @@ def load(
     projects: Path,
     max_bytes: int,
     root: Path | None = None,
+    within: Root | None = None,
     senders: Mapping[str, str] | None = None,
 ) -> Loaded:
     """All manifests below these paths, each with the folder that its messages lie in. What is wrong is collected.
 
-    `root`: what paths are relative to; by default the folder that all of them lie below. `senders`: who sends what a
-    manifest declares that does not say it, by path.
+    `root`: what paths are relative to; by default the folder that all of them lie below. `within`: what the paths, and
+    links in them, may not leave; None where the user named them. `senders`: who sends what a manifest declares that
+    does not say it, by path.
     """
     found: list[Diagnostic] = []
-    files = list({_absolute(file): file for file in _manifest_files(paths, found)}.values())
+    files = {_absolute(file): (file, beneath) for file, beneath in _manifest_files(paths, within, found)}
     if root is None:
-        root = Path(os.path.commonpath([_absolute(file).parent for file in files])) if files else Path()
+        root = Path(os.path.commonpath([file.parent for file in files])) if files else Path()
     root = _absolute(root)
     schema = load_schema("manifest") if files else {}
     sources, inputs = [], []
-    for file in files:
+    for file, beneath in files.values():
         try:
-            content = read(file, LARGEST_MANIFEST, hint=SPLIT)
+            content = read(file, LARGEST_MANIFEST, root=beneath, hint=SPLIT)
             inputs.append(_input(file, root, digest(content), len(content)))
             manifest = _parsed(content, file, schema)
             known = (senders or {}).get(inputs[-1].path)
@@ -112,8 +121,10 @@ def load(
         except InvalidInput as error:
             found += error.diagnostics
             continue
-        library = Folder(file.parent, root, max_bytes)
-        sources.append(Source(manifest=manifest, sender=sender, library=library, origin=inputs[-1].path))
+        directory = Root(file.parent) if beneath is None else beneath.below(_beneath(file.parent, beneath))
+        sources.append(
+            Source(manifest=manifest, sender=sender, library=Folder(directory, root, max_bytes), origin=inputs[-1].path)
+        )
     return Loaded(sources=tuple(sources), inputs=tuple(inputs), root=root, diagnostics=tuple(found))
 
 
@@ -131,24 +142,39 @@ def plans_among(paths: Iterable[Path]) -> dict[Path, bytes]:
     return found
 
 
-def manifests_among(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+def manifests_among(paths: Iterable[Path], within: Root) -> tuple[list[Path], list[Path]]:
     """Of the files at these paths those with a key `cas`, and the others. A file that cannot be read is left to `load`.
 
-    Raises InvalidInput for a folder that cannot be read, or has no YAML in it.
+    `within`: what the paths may not leave. Raises InvalidInput for a folder that cannot be read, or has no YAML in it.
     """
     found: list[Diagnostic] = []
-    files = list(dict.fromkeys(_manifest_files(paths, found)))
+    files = dict(_manifest_files(paths, within, found))
     if found:
         raise InvalidInput(found)
-    manifests = dict.fromkeys(filter(_may_be_manifest, files))
-    return list(manifests), [file for file in files if file not in manifests]
+    manifests = {file for file, beneath in files.items() if _may_be_manifest(file, beneath)}
+    return [file for file in files if file in manifests], [file for file in files if file not in manifests]
 
 
-def _may_be_manifest(file: Path) -> bool:
+def _may_be_manifest(file: Path, root: Root | None) -> bool:
     try:
-        return MANIFEST_KEY.search(read(file, LARGEST_MANIFEST)) is not None
+        return has_manifest_key(read(file, LARGEST_MANIFEST, root=root))
     except InvalidInput:
         return True
+
+
+def may_be_shown(path: Path, content: bytes) -> bool:
+    """Whether an excerpt of a file may be shown: it means to be a manifest, or is a peers.toml.
+
+    A configuration folder can be a repository's: a link there may lead to a secret.
+    """
+    if path.name == PEERS:
+        return not path.is_symlink() or PEERS_TABLE.search(content) is not None
+    return has_manifest_key(content)
+
+
+def has_manifest_key(content: bytes) -> bool:
+    """Whether a file means to be a manifest. Of any other file nothing is shown: it may be somebody's secret."""
+    return MANIFEST_KEY.search(content) is not None
 
 
 def variables(given: Sequence[str], files: Sequence[Path]) -> dict[str, Any]:
@@ -159,7 +185,10 @@ def variables(given: Sequence[str], files: Sequence[Path]) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for path in files:
-        parsed = document.parse(read(path, LARGEST_MANIFEST), file=str(path))
+        try:
+            parsed = document.parse(read(path, LARGEST_MANIFEST), file=str(path))
+        except InvalidInput as error:
+            raise _without_content(error) from error
         if not isinstance(parsed.value, dict):
             place = Place(file=str(path), line=1)
             reason = "a file of variables is a map of names and values"
@@ -195,18 +224,19 @@ def read(
     path: Path,
     limit: int,
     *,
+    root: Root | None = None,
     place: Place | None = None,
     exit_code: ExitCode = ExitCode.ERROR,
     hint: str | None = None,
 ) -> bytes:
     """A regular file's bytes, read once. Raises InvalidInput for anything else, and for more than `limit` bytes.
 
+    `root`: what the path, or a link in it, may not leave. Without one the user named the file, and it may be a link.
     `place` is where the path was written, for the diagnostic; the file itself otherwise. `hint`: what to do about one
     that is too large.
     """
     try:
-        # Not blocking: a FIFO without a writer would wait for ever.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(path, FILE & ~os.O_NOFOLLOW) if root is None else root.open(_beneath(path, root))
         try:
             mode = os.fstat(handle).st_mode
             if not stat.S_ISREG(mode):
@@ -214,11 +244,24 @@ def read(
             content = _content(handle, limit)
         finally:
             os.close(handle)
+    except OutsideError as error:
+        raise outside(path, place) from error
     except (OSError, ValueError) as error:
         raise _unreadable(path, _reason(error), place, exit_code) from error
     if len(content) > limit:
         raise _unreadable(path, f"is larger than {limit} bytes", place, exit_code, code="too-large", hint=hint)
     return content
+
+
+def _beneath(path: Path, root: Root) -> str:
+    """The path from the root, as it is written: what links in it lead to is for the root to say."""
+    try:
+        beneath = str(path.relative_to(root.directory))
+    except ValueError:
+        raise OutsideError(str(path)) from None
+    if os.path.normpath(beneath).partition("/")[0] == "..":
+        raise OutsideError(str(path))
+    return beneath
 
 
 def _content(handle: int, limit: int) -> bytes:
@@ -229,17 +272,24 @@ def _content(handle: int, limit: int) -> bytes:
     return content
 
 
-def _manifest_files(paths: Iterable[Path], found: list[Diagnostic]) -> Iterable[Path]:
+def _manifest_files(
+    paths: Iterable[Path], within: Root | None, found: list[Diagnostic]
+) -> Iterable[tuple[Path, Root | None]]:
+    """The manifests at these paths, each with what its path may not leave: for those of a directory, the directory."""
     for path in paths:
         if not os.path.isdir(path):  # unlike Path.is_dir, false for a path that is none
-            yield path
+            yield path, within
             continue
+        directory = Root(path) if within is None else within.below(_beneath(path, within))
         try:
-            files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+            names = sorted(name for name, _ in directory.entries("") if Path(name).suffix in SUFFIXES)
+        except OutsideError:
+            found += outside(path, None).diagnostics
+            continue
         except OSError as error:
             found += _unreadable(path, _reason(error), None, ExitCode.ERROR).diagnostics
             continue
-        if not files:
+        if not names:
             found.append(
                 Diagnostic(
                     code="no-manifest",
@@ -248,7 +298,7 @@ def _manifest_files(paths: Iterable[Path], found: list[Diagnostic]) -> Iterable[
                     hint=f"a manifest's name ends in {' or '.join(SUFFIXES)}",
                 )
             )
-        yield from files
+        yield from ((path / name, directory) for name in names)
 
 
 def _parsed(content: bytes, file: Path, schema: Mapping[str, Any]) -> Manifest:
@@ -259,15 +309,35 @@ def _parsed(content: bytes, file: Path, schema: Mapping[str, Any]) -> Manifest:
     if is_plan(content):
         reason, hint = f"`{file}` is a plan, not a manifest", "keep it elsewhere, or under a name like release.plan"
         raise InvalidInput([Diagnostic(code="not-a-manifest", message=reason, place=Place(file=str(file)), hint=hint)])
-    parsed = document.parse(content, file=str(file))
-    if found := schemas.check(parsed, schema):
-        raise InvalidInput(found)
+    try:
+        parsed = document.parse(content, file=str(file))
+        if found := schemas.check(parsed, schema):
+            raise InvalidInput(found)
+    except InvalidInput as error:
+        raise error if has_manifest_key(content) else _without_content(error) from error
     return manifest.parse(parsed)
+
+
+def _without_content(error: InvalidInput) -> InvalidInput:
+    """The same findings without what they quote: a file that is no manifest may be anything, a secret too."""
+    return InvalidInput(
+        replace(
+            found,
+            message=_without_quotes(found.message),
+            hint=None if found.hint and QUOTED.search(found.hint) else found.hint,
+            related=tuple((place, _without_quotes(words)) for place, words in found.related),
+        )
+        for found in error.diagnostics
+    )
+
+
+def _without_quotes(words: str) -> str:
+    return QUOTED.sub(lambda quoted: quoted[0] if quoted[0] == "`cas`" else "`…`", words)
 
 
 def _sender(manifest: Manifest, file: Path, projects: Path) -> str:
     said = manifest.sender is not None
-    sender = manifest.sender or sender_of(file.resolve().parent, projects.resolve())
+    sender = manifest.sender or sender_of(file.parent.resolve(), projects.resolve())
     if is_name(sender):
         return sender
     raise InvalidInput(
@@ -287,7 +357,7 @@ def _planned_sender(planned: str, file: Path, projects: Path) -> str:
 
     Below the projects' folder a folder's name says who sends; elsewhere, as in a pipeline, it has none to be held to.
     """
-    folder, projects = file.resolve().parent, projects.resolve()
+    folder, projects = file.parent.resolve(), projects.resolve()
     here = sender_of(folder, projects)
     if here != planned and folder.is_relative_to(projects) and folder != projects:
         words = f"the plan sends as `{planned}`, and what lies in `{folder}` is sent as `{here}`"
@@ -302,9 +372,8 @@ class Folder:
     `inputs` are the files that were read, by path; `held` the bytes of messages that were made, by digest.
     """
 
-    def __init__(self, folder: Path, root: Path, max_bytes: int) -> None:
-        self._folder, self._root, self._limit = folder, root, max_bytes
-        self._resolved = cache(Path.resolve)  # the folders are few
+    def __init__(self, directory: Root, root: Path, max_bytes: int) -> None:
+        self._directory, self._root, self._limit = directory, root, max_bytes
         self._messages: dict[str, Message | None] = {}
         self._texts: dict[str, str | None] = {}
         self.inputs: dict[str, Input] = {}
@@ -340,16 +409,16 @@ class Folder:
         try:
             if len(pattern) > LONGEST_PATH:
                 raise ValueError(f"has more than {LONGEST_PATH} characters")
-            found = matching(self._folder, pattern)
+            found = matching(self._directory, pattern)
+            return sorted(path for path in found if self._directory.is_file(path))
+        except OutsideError as error:
+            raise outside(Path(pattern), place) from error
         except ValueError as error:
             message = f"`{shortened(pattern, LONGEST_SHOWN)}` {error}"
             raise InvalidInput([Diagnostic(code="too-large", message=message, place=place)]) from error
-        for path in found:  # a link on the way may lead outside
-            _below(self._folder, path, place, self._resolved)
-        return sorted(path for path in found if os.path.isfile(self._folder / path))
 
     def place(self, path: str) -> Place:
-        return Place(file=str(self._folder / path))
+        return Place(file=str(self._directory.directory / path))
 
     def hold(self, message: Message, content: bytes, place: Place | None) -> None:
         if len(content) > self._limit:
@@ -358,8 +427,11 @@ class Folder:
         self.held[message.digest] = content
 
     def _read(self, path: str, place: Place | None) -> tuple[Path, bytes]:
-        found = _below(self._folder, path, place, self._resolved)
-        content = read(found, self._limit, place=place)
+        if len(path) > LONGEST_PATH:
+            reason = f"has more than {LONGEST_PATH} characters"
+            raise _unreadable(Path(path), reason, place, ExitCode.ERROR, code="outside", hint=BELOW)
+        found = self._directory.directory / path
+        content = read(found, self._limit, root=self._directory, place=place)
         self.inputs[path] = _input(found, self._root, digest(content), len(content))
         return found, content
 
@@ -390,33 +462,9 @@ class Single:
         raise AssertionError(message, content, place)
 
 
-def _below(folder: Path, path: str, place: Place | None, resolved: Callable[[Path], Path]) -> Path:
-    """A file below the manifest's own folder; raises InvalidInput when the path, or a link in it, leads elsewhere."""
-    try:
-        if len(path) > LONGEST_PATH:
-            raise ValueError(f"has more than {LONGEST_PATH} characters")
-        if _real(folder / path, resolved).is_relative_to(resolved(folder)):
-            return folder / path
-        reason = "lies outside the manifest's folder"
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL in it, a loop of links
-        reason = _reason(error)
-    raise _unreadable(
-        Path(path),
-        reason,
-        place,
-        ExitCode.ERROR,
-        code="outside",
-        hint="messages are looked up below the manifest's folder",
-    )
-
-
-def _real(path: Path, resolved: Callable[[Path], Path]) -> Path:
-    """Where a path leads. What is a file itself, not a link to one, lies where its folder leads."""
-    try:
-        is_file = stat.S_ISREG(os.lstat(path).st_mode)
-    except (OSError, ValueError):
-        is_file = False
-    return resolved(path.parent) / path.name if is_file else path.resolve()
+def outside(path: Path, place: Place | None) -> InvalidInput:
+    """The error of a path, or of a link in it, that leads outside."""
+    return _unreadable(path, "lies outside the manifest's folder", place, ExitCode.ERROR, code="outside", hint=BELOW)
 
 
 def _input(path: Path, root: Path, sha256: str, size: int) -> Input:

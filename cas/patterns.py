@@ -1,22 +1,23 @@
-"""Patterns: the files below a folder that one of a shell's patterns matches. Looks into folders."""
+"""Patterns: the files beneath a root that one of a shell's patterns matches. Looks into directories."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from fnmatch import translate
-from pathlib import Path
+
+from cas.root import Root
 
 MAGIC = re.compile(r"[*?[]")
 DEEPEST = 50
 MOST_LOOKED_AT = 100_000
 
 
-def matching(folder: Path, pattern: str) -> list[str]:
-    """What a pattern matches, as glob.glob has it. Raises ValueError for a pattern that would go on and on.
+def matching(root: Root, pattern: str) -> list[str]:
+    """The paths that a pattern matches, as glob.glob has it. Raises ValueError for a pattern that would go on and on.
 
-    Links lead into folders, in circles too: each further `*` may then double what there is to look at.
+    Raises OutsideError where a link on the way leads outside. Links lead into directories, in circles too: each further
+    `*` may then double what there is to look at.
     """
     parts = pattern.split("/")
     if len(parts) > DEEPEST:
@@ -25,7 +26,7 @@ def matching(folder: Path, pattern: str) -> list[str]:
     for level, part in enumerate(parts, start=1):
         following = []
         for path in found:
-            for name, fits in _names(folder, path, part, last=level == len(parts)):
+            for name, fits in _names(root, path, part, last=level == len(parts)):
                 looked_at += 1
                 if looked_at > MOST_LOOKED_AT:
                     raise ValueError(f"looks at more than {MOST_LOOKED_AT} files")
@@ -35,16 +36,15 @@ def matching(folder: Path, pattern: str) -> list[str]:
     return found
 
 
-def _names(folder: Path, path: str, part: str, *, last: bool) -> Iterator[tuple[str, bool]]:
-    """The names that are looked at in one folder, and whether each fits this part of a pattern."""
+def _names(root: Root, path: str, part: str, *, last: bool) -> Iterator[tuple[str, bool]]:
+    """The names that are looked at in one directory, and whether each fits this part of a pattern."""
     try:
         if not MAGIC.search(part):
-            yield part, os.path.lexists(folder / path / part)
+            yield part, root.exists(path + part)
             return
         fits = re.compile(translate(part)).match
-        with os.scandir(folder / path) as entries:
-            for entry in entries:
-                hidden = entry.name.startswith(".") and not part.startswith(".")
-                yield entry.name, not hidden and fits(entry.name) is not None and (last or entry.is_dir())
-    except (OSError, ValueError):  # no folder, no right to look into it, no name
+        for name, is_directory in root.entries(path):
+            hidden = name.startswith(".") and not part.startswith(".")
+            yield name, not hidden and fits(name) is not None and (last or is_directory)
+    except OSError:  # no directory, or no right to look into it
         return

@@ -21,6 +21,7 @@ from cas.manifest import FileMessage, Manifest, Retry, Send, Sign, Target
 from cas.message import parse as parse_message
 from cas.names import NAME_RULE, is_name, sender_of
 from cas.plan import Input, Plan, fields
+from cas.root import Root
 from cas.selection import Selection
 from cas.surroundings import Surroundings
 
@@ -115,13 +116,15 @@ def of_manifests(
     *,
     clock: datetime | None = None,
     ttl: timedelta | None = TTL,
+    within: Root | None = None,
 ) -> Ready:
     """All manifests at these paths; raises InvalidInput with everything that is wrong, UsageError or SigningError.
 
-    `clock`: None for now; `ttl`: None for a plan that never expires.
+    `clock`: None for now; `ttl`: None for a plan that never expires; `within`: what the paths may not leave, None where
+    the user named them.
     """
     inventory, warnings = loader.load_inventory(around.config)
-    loaded = loader.load(paths, projects=around.projects, max_bytes=inventory.policy.max_bytes)
+    loaded = loader.load(paths, projects=around.projects, max_bytes=inventory.policy.max_bytes, within=within)
     given = _in_order(loader.variables(choice.variables, choice.variable_files))
     terms = _Terms(clock=clock or around.now(), ttl=ttl, selection=choice.selection, given=given)
     return _ready(loaded, inventory, warnings, around, fingerprint, terms)
@@ -135,6 +138,7 @@ def of_plan(plan: Plan, root: Path, around: Surroundings, fingerprint: Fingerpri
         projects=around.projects,
         max_bytes=inventory.policy.max_bytes,
         root=root,
+        within=Root(root),
         senders={one.path: one.sender for one in plan.manifests},
     )
     selected = plan.selected

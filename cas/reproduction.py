@@ -18,6 +18,7 @@ from cas.output.diagnostics import from_error
 from cas.plan import DELIVER, Input, Plan
 from cas.plan_file import PlanFile, refusal, untimely
 from cas.preparation import Fingerprint, Ready
+from cas.root import Root
 from cas.selection import part_of
 from cas.signer import Signer
 from cas.surroundings import Surroundings
@@ -80,9 +81,10 @@ def _key_here(signer: Signer) -> Fingerprint:
 
 
 def _changed_inputs(plan: Plan, root: Path, file: str) -> Iterator[Diagnostic]:
+    beneath = Root(root)
     for planned in plan.inputs:
         try:
-            content = loader.read(root / planned.path, max(planned.bytes, loader.LARGEST_MANIFEST))
+            content = loader.read(root / planned.path, max(planned.bytes, loader.LARGEST_MANIFEST), root=beneath)
         except InvalidInput as error:
             for one in error.diagnostics:
                 yield refusal("plan-changed", f"an input of the plan: {one.message}", file, ROOT)

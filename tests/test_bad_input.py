@@ -391,12 +391,13 @@ def test_a_pattern_matches_what_it_matches_elsewhere_in_python(tmp_path: Path, p
     from glob import glob
 
     from cas.patterns import matching
+    from cas.root import Root
 
     for name in ("a/x.org", "a/.y.org", "b/x.org", ".c/z.org", "ab/long.org"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
 
-    assert sorted(map(os.path.normpath, matching(tmp_path, pattern))) == sorted(
+    assert sorted(map(os.path.normpath, matching(Root(tmp_path), pattern))) == sorted(
         map(os.path.normpath, glob(pattern, root_dir=tmp_path))
     )
 

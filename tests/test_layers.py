@@ -48,6 +48,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
     ),
     3: ("output",),
     4: (
+        "root",
         "loader",
         "gpg",
         "signer",
