@@ -23,6 +23,7 @@ from cas.plan_file import ANEW, PlanFile, refusal, untimely
 from cas.preparation import Ready
 from cas.redraft import redrafted, sends
 from cas.reproduction import differences, from_here, refused
+from cas.seals import Sealing, unaccepted
 from cas.selection import part_of
 from cas.signatures import AT_ONCE, signatures
 from cas.signer import Signer
@@ -39,25 +40,32 @@ OF_THE_SIGNATURE = {State.BAD: "is not that of these bytes", State.EXPIRED: "has
 SPLIT = "plan a part of it: --only, --limit, --tags"
 
 
-def bundled(ready: Ready, signer: Signer) -> bytes:
-    """The bundle of a plan, signed and sealed. Raises InvalidInput, SigningError."""
+def bundled(ready: Ready, signer: Signer, seal_with: Sequence[str] = ()) -> bytes:
+    """The bundle of a plan, signed, and sealed by each key that signs and each of `seal_with`.
+
+    Raises InvalidInput, SigningError.
+    """
     made = signatures(bundles.signed(ready.plan), content=ready.contents, sign=signer.sign, stop=lambda: None)
     good = {wanted: result for wanted, result in made.items() if not isinstance(result, CasError)}
     if errors := [result for result in made.values() if isinstance(result, CasError)]:
         raise InvalidInput(dict.fromkeys(map(from_error, errors)))
     body = bundles.body(ready.plan, ready.contents, good)
     text = bundles.seal_text(body)
-    content = bundles.canonical(body, {key: signer.sign(text, key) for key in bundles.keys(ready.plan)})
+    keys = dict.fromkeys((*bundles.keys(ready.plan), *map(signer.fingerprint, seal_with)))
+    content = bundles.canonical(body, {key: signer.sign(text, key) for key in keys})
     if len(content) > loader.LARGEST_PLAN:
         words = f"the bundle has {len(content)} bytes, and no plan file may have more than {loader.LARGEST_PLAN}"
         raise InvalidInput([Diagnostic(code="too-large", message=words, hint=SPLIT)])
     return content
 
 
-def proved(held: PlanFile, found: Sequence[Diagnostic], only: Sequence[str], around: Surroundings) -> Ready:
+def proved(
+    held: PlanFile, found: Sequence[Diagnostic], only: Sequence[str], around: Surroundings, sealing: Sealing
+) -> Ready:
     """The plan of a bundle, ready to be delivered, or the part of it that `only` names.
 
-    Raises InvalidInput, exit code 6, with these findings and all reasons together; UsageError for what fits nothing.
+    `sealing`: whose seal counts, next to what the policy says. Raises InvalidInput, exit code 6, with these findings
+    and all reasons together; UsageError for what fits nothing.
     """
     plan, file = held.plan, held.file
     part = part_of(plan, only)
@@ -65,6 +73,7 @@ def proved(held: PlanFile, found: Sequence[Diagnostic], only: Sequence[str], aro
     reasons = [*found, *untimely(plan, around.now(), file), *misfits]
     try:
         inventory, warnings = loader.load_inventory(around.config)
+        reasons += unaccepted(bundle.seals, sealing, inventory, file)
         reasons += _too_large(bundle, inventory, file)
         here = _again(plan, bundle, inventory, around.hostname, file)
         reasons += differences(plan, here, file)

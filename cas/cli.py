@@ -21,6 +21,7 @@ from cas.options import (
     with_engine,
     with_limits,
     with_reports,
+    with_sealing,
     with_surroundings,
 )
 from cas.signals import Interrupted, raised
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from cas.output.console import Console
     from cas.preparation import Choice
     from cas.run import Limits
+    from cas.seals import Sealing
     from cas.surroundings import Surroundings
 
 EPILOG = (
@@ -175,6 +177,7 @@ def validate(paths: tuple[Path, ...], *, each: bool, choice: Choice, around: Sur
     type=AsPath(),
     help="Sign now, and write plan, messages and signatures into FILE: to be applied where no key is.",
 )
+@click.option("--seal-with", multiple=True, metavar="KEY", help="Seal the bundle with this key too.")
 @click.option(
     "--at", metavar="TIME", help="The plan's clock, as 2026-11-23T01:31:33Z. Else SOURCE_DATE_EPOCH, else now."
 )
@@ -188,6 +191,7 @@ def plan(
     *,
     file: str | None,
     bundle: Path | None,
+    seal_with: tuple[str, ...],
     at: str | None,
     ttl: str,
     diff: bool,
@@ -210,10 +214,13 @@ def plan(
         raise click.UsageError("-o and --bundle exclude each other: a bundle holds the plan")
     if str(bundle) == "-":
         raise click.UsageError("--bundle takes a file: standard output is no place for what may be sent by any reader")
+    if seal_with and bundle is None:
+        raise click.UsageError("--seal-with is for a bundle: --bundle FILE")
     request = planning.PlanRequest(
         paths=paths,
         file=file,
         bundle=bundle,
+        seal_with=seal_with,
         at=at,
         ttl=None if ttl == "0" else age(ttl, "--ttl"),
         diff=diff,
@@ -241,6 +248,7 @@ def show(plan: Path, *, around: Surroundings, console: Console) -> int:
 @with_choice
 @with_limits
 @with_engine
+@with_sealing
 def apply(
     paths: tuple[Path, ...],
     *,
@@ -249,6 +257,7 @@ def apply(
     choice: Choice,
     limits: Limits,
     engine: Asked,
+    sealing: Sealing,
     around: Surroundings,
     console: Console,
 ) -> int:
@@ -258,10 +267,11 @@ def apply(
     cas apply release.yaml
     cas apply release.plan    all of it, if it still holds; else nothing, code 6
     cas apply release.plan --shard 2/4
+    cas apply release.bundle --sealed-by FINGERPRINT
     """
     from cas import commands
 
-    given = commands.OfPlan(root=root, shard=shard_of(shard) if shard else None)
+    given = commands.OfPlan(root=root, shard=shard_of(shard) if shard else None, sealing=sealing)
     return commands.apply(paths, choice, limits, around, console, given=given, engine=engine)
 
 
@@ -273,6 +283,7 @@ def apply(
 @with_reports
 @with_choice
 @with_limits
+@with_sealing
 def rehearse(
     paths: tuple[Path, ...],
     *,
@@ -280,6 +291,7 @@ def rehearse(
     inputs: Path | None,
     choice: Choice,
     limits: Limits,
+    sealing: Sealing,
     around: Surroundings,
     console: Console,
 ) -> int:
@@ -289,8 +301,11 @@ def rehearse(
     cas rehearse release.plan --root /tmp/rehearsal
     """
     from cas import rehearsal
+    from cas.commands import OfPlan
 
-    return rehearsal.rehearse(paths, choice, limits, around, console, root=root, inputs=inputs)
+    return rehearsal.rehearse(
+        paths, choice, limits, around, console, root=root, given=OfPlan(inputs=inputs, sealing=sealing)
+    )
 
 
 @cas.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cas import halt, loader, plan_file, preparation
@@ -16,6 +16,7 @@ from cas.output.console import Console, Form
 from cas.output.result import ResultView, as_json
 from cas.root import Root
 from cas.run import Limits, carried_out, world
+from cas.seals import Sealing, without_seal
 from cas.shards import Shard, part
 from cas.signer import Signer
 from cas.surroundings import Surroundings
@@ -36,15 +37,21 @@ class OfPlan:
     """What is said of a plan file that is to be carried out, as options of these names.
 
     `root`, or `inputs`: where the files are that it was made from, None for the working folder; `shard`: the part.
+    `sealing`: what is said of a bundle's seals.
     """
 
     root: Path | None = None
     inputs: Path | None = None
     shard: Shard | None = None
+    sealing: Sealing | None = None
 
     def check(self) -> None:
         """Raise UsageError: there is no plan."""
-        given = next((field.name for field in fields(self) if getattr(self, field.name) is not None), None)
+        if self.sealing and (self.sealing.by or self.sealing.unsealed):
+            option = "--unsealed" if self.sealing.unsealed else "--sealed-by"
+            raise UsageError(f"`{option}` is for a bundle, and there is none", code="no-plan", hint="leave it out")
+        named = ("root", "inputs", "shard")
+        given = next((name for name in named if getattr(self, name) is not None), None)
         if given == "shard":
             hint = "write the plan first, one for all shards: cas plan … -o FILE"
             raise UsageError("`--shard` is for a plan, and there is none", code="no-plan", hint=hint)
@@ -86,10 +93,14 @@ def made_ready(
         return preparation.of_manifests(paths, choice, around, _signer(around).fingerprint)
     ((path, content),) = plans.items()
     held, found = plan_file.parse(content, loader.load_schema("plan"), file=str(path))
+    sealing = given.sealing or Sealing()
+    sealing.check()
     if held.is_bundle:
         from cas.bundling import proved
 
-        return proved(held, found, choice.selection.only, around)
+        return proved(held, found, choice.selection.only, around, sealing)
+    if unsealed := tuple(without_seal(sealing, held.file)):
+        raise InvalidInput(unsealed)
     from cas.reproduction import reproduced
 
     inputs = given.root or given.inputs or around.folder

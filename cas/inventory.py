@@ -52,12 +52,16 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What the configuration forbids, whatever a manifest says. `max_bytes` bounds one message."""
+    """What the configuration forbids, whatever a manifest says. `max_bytes` bounds one message.
+
+    `seals`: the whole fingerprints of the keys one of which has to have sealed a bundle; None where that is not said.
+    """
 
     require_signed: bool = False
     require_durable: bool = False
     max_deliveries: int | None = None
     max_bytes: int = MEBIBYTE
+    seals: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,14 @@ class Inventory:
     policy: Policy = field(default_factory=Policy)
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     senders: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def unfit(self, sender: str, key: str | None) -> str | None:
+        """Why a delivery may not be signed by this key, None for unsigned, where [senders] has the sender."""
+        keys = self.senders.get(sender)
+        if keys is None or key in keys:
+            return None
+        table = f"[senders.{sender}] of `{self.file}`"
+        return f"is signed by {key}, which {table} does not list" if key else f"is not signed, and {table} lists keys"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,7 +320,7 @@ def _inbox(name: str, table: Mapping[str, Any], reader: _Reader) -> str | None:
 
 
 def _policy(table: Mapping[str, Any], reader: _Reader) -> Policy:
-    reader.unknown(table, ("require_signed", "require_durable", "max_deliveries", "max_bytes"), "policy")
+    reader.unknown(table, ("require_signed", "require_durable", "max_deliveries", "max_bytes", "seals"), "policy")
 
     def take(key: str, fits: Callable[[Any], bool], expected: str) -> Any:
         return reader.take(table, ("policy", key), fits, expected)
@@ -318,6 +330,7 @@ def _policy(table: Mapping[str, Any], reader: _Reader) -> Policy:
         require_durable=bool(take("require_durable", _is_bool, "true or false")),
         max_deliveries=take("max_deliveries", lambda value: _whole(value) and value >= 0, "a whole number from 0"),
         max_bytes=take("max_bytes", lambda value: _whole(value) and value >= 1, "a whole number from 1") or MEBIBYTE,
+        seals=_fingerprints(table, ("policy", "seals"), reader) if "seals" in table else None,
     )
 
 
@@ -341,9 +354,13 @@ def _groups(table: Mapping[str, Any], reader: _Reader) -> dict[str, tuple[str, .
 
 
 def _keys(name: str, table: Mapping[str, Any], reader: _Reader) -> frozenset[str]:
-    """Whose signature speaks for a project: whole fingerprints, as anybody may make a key with another's name."""
+    """Whose signature speaks for a project."""
     reader.unknown(table, ("keys",), "senders", name)
-    path = ("senders", name, "keys")
+    return _fingerprints(table, ("senders", name, "keys"), reader)
+
+
+def _fingerprints(table: Mapping[str, Any], path: tuple[str, ...], reader: _Reader) -> frozenset[str]:
+    """The keys of a list: whole fingerprints, as anybody may make a key with another's name."""
     found = reader.take(table, path, _is_texts, "a list of keys")
     whole = {key: full_fingerprint(key) for key in found or ()}
     for key in (key for key, fingerprint in whole.items() if fingerprint is None):

@@ -171,6 +171,29 @@ def with_engine(command: Callable[..., int]) -> Callable[..., int]:
     )
 
 
+def with_sealing(command: Callable[..., int]) -> Callable[..., int]:
+    """The options that say whose seal a bundle needs; the verb gets `sealing` for them."""
+
+    def run(*, sealed_by: tuple[str, ...], unsealed: bool, **given: Any) -> int:
+        from cas.seals import Sealing
+
+        if sealed_by and unsealed:
+            raise click.UsageError("--sealed-by and --unsealed exclude each other")
+        return command(sealing=Sealing(by=sealed_by, unsealed=unsealed), **given)
+
+    return _standing_for(
+        command,
+        run,
+        click.option(
+            "--sealed-by",
+            multiple=True,
+            metavar="FINGERPRINT",
+            help="Apply a bundle only with a seal by this key, or by one of several.",
+        ),
+        click.option("--unsealed", is_flag=True, help="Apply a bundle without such a seal, too: anyone can edit it."),
+    )
+
+
 def with_reports(command: Callable[..., int]) -> Callable[..., int]:
     """The option for reports of the verbs that send; they are written however the verb ends."""
 

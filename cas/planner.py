@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -12,7 +12,7 @@ from cas.diagnostics import Diagnostic, InvalidInput, Place, first
 from cas.drafts import Draft, Source
 from cas.inventory import Inventory
 from cas.manifest import Send
-from cas.names import canonical_name, identity, signature_name
+from cas.names import canonical_name, full_fingerprint, identity, signature_name
 from cas.order import against_order
 from cas.plan import DELIVER, NO_MESSAGE, SKIP, Delivery, Input, Plan, PlannedManifest, PlannedMessage, Selected
 
@@ -88,10 +88,27 @@ def deliveries(
     names = _names(lanes, clock)
     key_of = cache(fingerprint)  # asking costs processes
     lane_names = {id(draft): _lane_name(lane) for lane in lanes for draft in lane}
-    return tuple(
+    ordered = _in_order(drafts, lanes)
+    made = tuple(
         _delivery(draft, names.get(id(draft)), lane_names.get(id(draft)), reasons[id(draft)], key_of, word)
-        for draft in _in_order(drafts, lanes)
+        for draft in ordered
     )
+    if unfit := first(_by_other_keys(ordered, made, inventory, typed=word is not None)):
+        raise InvalidInput(unfit)
+    return made
+
+
+def _by_other_keys(
+    drafts: Sequence[Draft], made: Sequence[Delivery], inventory: Inventory, *, typed: bool
+) -> Iterator[Diagnostic]:
+    """What [senders] forbids. `typed`: a person said on the command line whether it is signed."""
+    for draft, delivery in zip(drafts, made, strict=True):
+        key = delivery.sign.key if delivery.sign else None
+        if delivery.action != DELIVER or (key is None and typed) or (delivery.sign and not full_fingerprint(key or "")):
+            continue
+        if words := inventory.unfit(delivery.sender, key):
+            hint = f"sign with a key of [senders.{delivery.sender}], or change `{inventory.file}`"
+            yield Diagnostic(code="another-key", message=f"`{draft.id}` {words}", place=draft.send.place, hint=hint)
 
 
 def _lanes(drafts: Sequence[Draft], found: list[Diagnostic]) -> list[list[Draft]]:

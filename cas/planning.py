@@ -31,7 +31,7 @@ EPOCH = "SOURCE_DATE_EPOCH"
 class PlanRequest:
     """What `cas plan` was asked for. `file`: where the plan goes, `-` for standard output; `ttl`: None for never.
 
-    `bundle`: where it goes with its messages and their signatures.
+    `bundle`: where it goes with its messages and their signatures; `seal_with`: further keys that seal it.
     """
 
     paths: tuple[Path, ...]
@@ -41,6 +41,7 @@ class PlanRequest:
     ttl: timedelta | None
     diff: bool
     detailed: bool
+    seal_with: tuple[str, ...] = ()
 
 
 def plan(request: PlanRequest, choice: preparation.Choice, around: Surroundings, console: Console) -> int:
@@ -52,7 +53,7 @@ def plan(request: PlanRequest, choice: preparation.Choice, around: Surroundings,
     states = _states(ready.plan, around, console, needed=request.detailed or request.diff)
     if request.file and request.file != STDOUT:
         create(Path(request.file), canonical(ready.plan))
-    bundled = _write_bundle(request.bundle, ready, signer) if request.bundle else None
+    bundled = _write_bundle(request.bundle, ready, signer, request.seal_with) if request.bundle else None
     note_halt(around, console)
     console.report([*warnings, *ready.warnings])
     if ready.plan.expires and ready.plan.expires <= around.now():
@@ -77,11 +78,11 @@ def show(path: Path, around: Surroundings, console: Console) -> int:
     return ExitCode.OK
 
 
-def _write_bundle(file: Path, ready: preparation.Ready, signer: Signer) -> str:
+def _write_bundle(file: Path, ready: preparation.Ready, signer: Signer, seal_with: Sequence[str]) -> str:
     """Sign, and write; gives the bundle's digest."""
     from cas.bundling import bundled  # here, since few ask for it
 
-    content = bundled(ready, signer)
+    content = bundled(ready, signer, seal_with)
     create(file, content, mode=0o600)
     digest: str = json.loads(content)["digest"]
     return digest

@@ -40,10 +40,10 @@ def rehearse(
     console: Console,
     *,
     root: Path,
-    inputs: Path | None,
+    given: OfPlan,
 ) -> int:
     """Carry out these manifests, or a plan, below `root`. Again, for the same plan: only what is missing."""
-    ready = made_ready(paths, choice, around, OfPlan(inputs=inputs))
+    ready = made_ready(paths, choice, around, given)
     root = Path(os.path.abspath(root))
     _refuse_inboxes(root, ready, around)
     _prepare(root, ready)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -18,16 +19,31 @@ from typing import Any
 
 import jsonschema
 import pytest
-from support import Forge, Home, Run, called, pairs, verify
+from support import Forge, Home, Run, called, message, pairs, verify
 from test_plan_files import MANIFEST, SCHEMA, codes, edited, outcomes, refused
 
 from cas.bundle import seal_text
 from cas.loopback import Key, end_agent, throwaway_key
+from cas.names import digest, identity
 from cas.plan import digest_of
 from cas.signer import Signer
 
 NAME = "20261123T013133Z-from-a-b.org"
 Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def cas(home: Home, gnupg: Key) -> Callable[..., Run]:
+    """`cas(*argv)`; where a bundle is applied, with a seal by the throw-away key, unless something else is said."""
+
+    def run(*argv: str | Path) -> Run:
+        files = [Path(word) for word in map(str, argv[1:]) if Path(word).is_file()]
+        bundles = [file for file in files if b'"seals":' in file.read_bytes()]
+        said = {"--sealed-by", "--unsealed", "--seal-with"} & set(map(str, argv))
+        seal = ("--sealed-by", gnupg.fingerprint) if argv[0] in ("apply", "rehearse") and bundles and not said else ()
+        return called(*argv, *seal)
+
+    return run
 
 
 @pytest.fixture
@@ -217,10 +233,10 @@ def test_an_unsigned_bundle_needs_no_key_at_all_and_policy_can_refuse_it(
     assert cas("plan", manifest, "--bundle", "b").code == 0
     home.peers("[policy]\nrequire_signed = true\n")
 
-    refused(cas("apply", "b"), "policy")
+    refused(cas("apply", "b", "--unsealed"), "policy")
 
     home.peers("")
-    assert outcomes(cas("apply", "b", "--output", "json")) == {"delivered": 2}
+    assert outcomes(cas("apply", "b", "--unsealed", "--output", "json")) == {"delivered": 2}
 
 
 def test_a_message_over_the_limit_here_is_refused(cas: Callable[..., Run], home: Home, bundle: Path):
@@ -319,7 +335,7 @@ def test_an_edited_bundle_is_refused_and_told_each_reason(cas: Callable[..., Run
         (lambda body: body["deliveries"][0]["destination"].update(host="evil.example"), None),
         (lambda body: body["deliveries"][0].update(files=["20261123T013133Z-from-a-b.org"]), None),
         (lambda body: body.update(expires="2999-01-01T00:00:00Z"), {"plan-edited"}),
-        (lambda body: body.update(seals={}), {"plan-malformed"}),
+        (lambda body: body.update(seals={}), {"plan-malformed", "plan-seal"}),
         (lambda body: body.pop("seals"), None),
         (lambda body: body["seals"].update({"A" * 40: next(iter(body["seals"].values()))}), None),
     ],
@@ -461,7 +477,7 @@ def test_a_key_that_has_expired_or_was_revoked_since_is_refused(
                 text = made.read_text(encoding="utf-8").replace(":-----BEGIN", "-----BEGIN")
                 subprocess.run([*gpg, "--import"], input=text.encode(), check=True)
 
-            run = cas("apply", "b")
+            run = cas("apply", "b", "--sealed-by", key.fingerprint)
 
             refused(run, "plan-key")
             assert ("has expired" if state == "expired" else "is revoked") in run.err
@@ -522,4 +538,148 @@ def test_a_circle_in_a_bundle_is_refused(cas: Callable[..., Run], home: Home, ma
 
     edited(Path("b"), circle)
 
-    refused(cas("apply", "b"), "after-cycle")
+    refused(cas("apply", "b", "--unsealed"), "after-cycle")
+
+
+# Whose seal counts
+
+
+def rewritten(bundle: Path, by: Key | None) -> Path:
+    """A bundle with another text in it: unsigned and without a seal, or signed and sealed by another key."""
+    evil = message("evil.org", body="* EVIL\n").read_bytes()
+    body = json.loads(bundle.read_bytes())
+    signer = Signer(environment={**os.environ, "GNUPGHOME": str(by.gnupghome)}) if by else None
+    name = digest(evil)
+    for one in body["deliveries"]:
+        told = one["message"]
+        told.update(content=base64.b64encode(evil).decode(), digest=name, bytes=len(evil))
+        told["signature"] = signer.sign(evil, by.fingerprint).decode() if signer and by else None
+        one["sign"] = {"key": by.fingerprint} if by else None
+        one["files"] = one["files"] if by else one["files"][-1:]
+        place = (told["conversation"], told["sequence"], name)
+        one["identity"] = identity(one["sender"], one["destination"]["address"], *place)
+    body["deliveries"] = body["deliveries"][:1]
+    body["seals"] = {}
+    if signer and by:
+        body["seals"] = {by.fingerprint: signer.sign(seal_text(body), by.fingerprint).decode()}
+    body["digest"] = digest_of(body)
+    path = Path("evil.bundle")
+    path.write_text(json.dumps(body), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def stranger(gnupg: Key, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Key]:
+    """Another key, whose public half is known here, as is that of the throw-away key."""
+    folder = Path(tempfile.mkdtemp(prefix="cas-"))
+    try:
+        with throwaway_key(folder) as key, keyring(gnupg, key) as both:
+            monkeypatch.setenv("GNUPGHOME", str(both))
+            yield key
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.threat("bundle holder", "strip the seals and signatures of a bundle, and change its messages")
+@pytest.mark.parametrize("policy", ["", "[policy]\nrequire_signed = false\n"])
+def test_a_bundle_without_a_seal_is_refused(home: Home, bundle: Path, policy: str):
+    home.peers(policy)
+
+    refused(called("apply", rewritten(bundle, None)), "plan-seal")
+    refused(called("rehearse", rewritten(bundle, None), "--root", "tree"), "plan-seal")
+
+    assert nothing_arrived(home)
+
+
+@pytest.mark.threat("bundle holder", "seal a changed bundle again with another key that the applier knows")
+def test_a_seal_by_another_known_key_is_refused(home: Home, bundle: Path, gnupg: Key, stranger: Key):
+    evil = rewritten(bundle, stranger)
+
+    refused(called("apply", evil), "plan-seal")
+    refused(called("apply", evil, "--sealed-by", gnupg.fingerprint), "plan-seal")
+    home.peers(f'[policy]\nseals = ["{gnupg.fingerprint}"]\n')
+    refused(called("apply", evil), "plan-seal")
+    refused(called("apply", evil, "--sealed-by", stranger.fingerprint), "plan-seal")
+    refused(called("apply", evil, "--unsealed"), "plan-seal")
+
+    assert nothing_arrived(home)
+
+
+@pytest.mark.threat("bundle holder", "send in the name of a sender whose keys are listed")
+def test_a_key_that_senders_does_not_list_is_refused_whatever_is_said_of_seals(
+    home: Home, bundle: Path, gnupg: Key, stranger: Key
+):
+    home.peers(f'[senders.builder]\nkeys = ["{gnupg.fingerprint}"]\n')
+
+    refused(called("apply", rewritten(bundle, stranger), "--unsealed"), "another-key")
+    refused(called("apply", rewritten(bundle, stranger), "--sealed-by", stranger.fingerprint), "another-key")
+    refused(called("apply", rewritten(bundle, None), "--unsealed"), "another-key")
+
+    assert nothing_arrived(home)
+
+
+@pytest.mark.parametrize("how", ["option", "policy", "both", "groups of four"])
+def test_a_bundle_with_the_seal_that_was_named_is_applied(home: Home, bundle: Path, gnupg: Key, how: str):
+    home.peers(f'[policy]\nseals = ["{gnupg.fingerprint}"]\n' if how in ("policy", "both") else "")
+    spelled = " ".join(re.findall("....", gnupg.fingerprint)) if how == "groups of four" else gnupg.fingerprint
+    option = () if how == "policy" else ("--sealed-by", spelled)
+
+    assert outcomes(called("apply", bundle, *option, "--output", "json")) == {"delivered": 2}
+
+
+def test_a_seal_that_counts_and_is_not_good_is_refused(home: Home, bundle: Path, gnupg: Key):
+    edited(bundle, lambda body: body.update(name="other"))
+
+    refused(called("apply", bundle, "--sealed-by", gnupg.fingerprint), "plan-edited")
+
+
+def test_no_seal_counts_where_the_policy_lists_none(home: Home, bundle: Path):
+    home.peers("[policy]\nseals = []\n")
+
+    refused(called("apply", bundle), "plan-seal")
+
+
+def test_a_bundle_of_unsigned_messages_can_be_sealed(home: Home, manifest: Path, gnupg: Key):
+    manifest.write_text(MANIFEST.replace("KEY", "false"), encoding="utf-8")
+    assert called("plan", manifest, "--bundle", "b", "--seal-with", gnupg.fingerprint).code == 0
+
+    refused(called("apply", "b"), "plan-seal")
+    assert outcomes(called("apply", "b", "--sealed-by", gnupg.fingerprint, "--output", "json")) == {"delivered": 2}
+
+
+def test_options_of_seals_are_for_bundles(home: Home, manifest: Path, gnupg: Key, bundle: Path):
+    Path("release.yaml").write_text(MANIFEST.replace("KEY", "false"), encoding="utf-8")
+    message("hello.org")
+    assert called("plan", "release.yaml", "-o", "release.plan").code == 0
+    seal = ("--sealed-by", gnupg.fingerprint)
+
+    assert called("apply", "release.yaml", *seal).code == 64
+    assert called("apply", "release.yaml", "--unsealed").code == 64
+    assert called("apply", bundle, "--unsealed", *seal).code == 64
+    assert called("apply", bundle, "--sealed-by", gnupg.fingerprint[-16:]).code == 64
+    assert called("plan", "release.yaml", "--seal-with", gnupg.fingerprint).code == 64
+    refused(called("apply", "release.plan", *seal), "plan-seal")
+    assert nothing_arrived(home)
+
+
+@pytest.mark.threat("manifest author", "send with a key that is not listed for the sender")
+@pytest.mark.parametrize("verb", ["plan", "apply"])
+def test_a_manifest_cannot_send_with_a_key_that_is_not_listed(home: Home, manifest: Path, gnupg: Key, verb: str):
+    home.peers('[senders.builder]\nkeys = ["5CA7F1CE5E8E605E770C0236B4B61A2737D6A700"]\n')
+    for key in ("false", f"{{key: {gnupg.fingerprint}}}"):
+        manifest.write_text(MANIFEST.replace("KEY", key), encoding="utf-8")
+
+        run = called(verb, manifest)
+
+        assert (run.code, set(codes(run))) == (1, {"another-key"})
+    assert called("send", "local.docs", "hello.org").code == 1
+    assert nothing_arrived(home)
+    assert called("send", "local.docs", "hello.org", "--no-sign").code == 0
+
+
+def test_a_plan_cannot_send_with_a_key_that_is_not_listed_any_more(home: Home, manifest: Path, gnupg: Key):
+    home.peers(f'[senders.builder]\nkeys = ["{gnupg.fingerprint}"]\n')
+    assert called("plan", manifest, "-o", "p").code == 0
+    home.peers('[senders.builder]\nkeys = ["5CA7F1CE5E8E605E770C0236B4B61A2737D6A700"]\n')
+
+    refused(called("apply", "p"), "another-key")

@@ -341,6 +341,9 @@ def test_an_example_of_the_help_works(
     Path("release.yaml").write_text(MANIFEST, encoding="utf-8")
     if "release.plan" in command and " -o " not in command:
         assert called("plan", "release.yaml", "-o", "release.plan").code == 0
+    if "release.bundle" in command and "--bundle" not in command:
+        seal = ("--seal-with", gnupg.fingerprint)
+        assert called("plan", "release.yaml", "--bundle", "release.bundle", *seal).code == 0
     if "shard-" in command:
         assert called("apply", "release.plan", "--shard", "1/1", "--state-dir", "shard-1").code == 0
     programs = tmp_path / "bin"
@@ -348,7 +351,9 @@ def test_an_example_of_the_help_works(
     _program(programs / "cas", f'exec {shlex.quote(sys.executable)} -m cas "$@"')
     _program(programs / "generate", "cat hello.org")
     here = os.uname().nodename.partition(".")[0]
-    line = re.sub(r"[0-9A-F]{40}", gnupg.fingerprint, command).replace("laptop.", f"{here}.")
+    line = re.sub(r"[0-9A-F]{40}", gnupg.fingerprint, command.replace("FINGERPRINT", gnupg.fingerprint)).replace(
+        "laptop.", f"{here}."
+    )
 
     run = subprocess.run(
         ["sh", "-c", line],

@@ -43,6 +43,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "planner",
         "comparison",
         "redraft",
+        "seals",
         "events",
         "threads",
     ),

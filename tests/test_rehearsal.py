@@ -102,8 +102,9 @@ def test_from_a_bundle_every_byte_is_the_same(
         monkeypatch.setenv("GNUPGHOME", str(folder))
         manifest.unlink()
 
-        assert cas("rehearse", "b", "--root", "tree").code == 0
-        assert cas("apply", "b").code == 0
+        seal = ("--sealed-by", gnupg.fingerprint)
+        assert cas("rehearse", "b", "--root", "tree", *seal).code == 0
+        assert cas("apply", "b", *seal).code == 0
 
     for project in ("docs", "site"):
         assert everything(Path("tree", f"local.{project}")) == everything(home.inbox(project))
