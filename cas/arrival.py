@@ -41,6 +41,8 @@ class Trust(Enum):
     """A key signed it, and others speak for the sender."""
     SIGNED = "signed"
     """A key signed it; nobody has said whose keys speak for the sender."""
+    UNTRUSTED = "untrusted-sender"
+    """A key signed it; the sender is not one of those that are listed, and only they are trusted."""
     NONE = "none"
     """There is no signature that counts."""
     UNKNOWN = "not-verified"
@@ -114,13 +116,18 @@ def when(name: str, changed: datetime) -> datetime:
     return time_of(name) if is_canonical(name) else changed
 
 
-def trust(verdict: Verdict | None, claimed: str | None, senders: Mapping[str, frozenset[str]]) -> Trust:
-    """What a verdict says of the sender that is claimed. `senders`: the keys that speak for each project."""
+def trust(
+    verdict: Verdict | None, claimed: str | None, senders: Mapping[str, frozenset[str]], *, only_listed: bool
+) -> Trust:
+    """What a verdict says of the sender that is claimed. `senders`: the keys that speak for each project.
+
+    `only_listed`: a sender that is not among them is not trusted.
+    """
     if verdict is None:
         return Trust.UNKNOWN
     if verdict.state is not State.GOOD:
         return Trust.NONE
     keys = senders.get(claimed or "")
     if keys is None:
-        return Trust.SIGNED
+        return Trust.UNTRUSTED if only_listed else Trust.SIGNED
     return Trust.SENDER if verdict.key in keys else Trust.ANOTHER

@@ -5,7 +5,7 @@ Proving is complete before the first byte moves. It reads no manifest: the bundl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -29,14 +29,21 @@ from cas.signatures import AT_ONCE, signatures
 from cas.signer import Signer
 from cas.surroundings import Surroundings
 from cas.verdict import State, Verdict
-from cas.verifier import Verifier
+from cas.verifier import Verifier, verifier_for
 
 OF_THE_KEY = {
     State.UNKNOWN_KEY: "is not known here",
     State.EXPIRED_KEY: "has expired",
     State.REVOKED_KEY: "is revoked",
+    State.WEAK_KEY: "is too weak",
+    State.DISTRUSTED: "is disabled here, or never to be trusted",
 }
-OF_THE_SIGNATURE = {State.BAD: "is not that of these bytes", State.EXPIRED: "has expired"}
+OF_THE_SIGNATURE = {
+    State.BAD: "is not that of these bytes",
+    State.EXPIRED: "has expired",
+    State.WEAK: "is too weak",
+    State.TEXT: "is of text, not of bytes",
+}
 SPLIT = "plan a part of it: --only, --limit, --tags"
 
 
@@ -71,15 +78,17 @@ def proved(
     part = part_of(plan, only)
     bundle, misfits = bundles.parse(held)
     reasons = [*found, *untimely(plan, around.now(), file), *misfits]
+    verifier = Verifier(environment=around.environment)
     try:
         inventory, warnings = loader.load_inventory(around.config)
+        verifier = verifier_for(inventory.policy, around.environment, around.home)
         reasons += unaccepted(bundle.seals, sealing, inventory, file)
         reasons += _too_large(bundle, inventory, file)
         here = _again(plan, bundle, inventory, around.hostname, file)
         reasons += differences(plan, here, file)
-    except InvalidInput as error:
+    except CasError as error:
         reasons += refused(error)
-    reasons += _unsound(held, bundle, around.environment)
+    reasons += _unsound(held, bundle, verifier)
     if reasons:
         raise InvalidInput(dict.fromkeys(reasons))
     return Ready(
@@ -114,7 +123,7 @@ def _too_large(bundle: Bundle, inventory: Inventory, file: str) -> Iterator[Diag
             yield refusal("too-large", words, file, "see `max_bytes` of [policy]")
 
 
-def _unsound(held: PlanFile, bundle: Bundle, environment: Mapping[str, str]) -> Iterator[Diagnostic]:
+def _unsound(held: PlanFile, bundle: Bundle, verifier: Verifier) -> Iterator[Diagnostic]:
     """What of the signatures and the seals is not good, or not by the key that is planned."""
     ids = {
         (one.message.digest, one.sign.key): one.id
@@ -122,8 +131,6 @@ def _unsound(held: PlanFile, bundle: Bundle, environment: Mapping[str, str]) -> 
         if one.action == DELIVER and one.sign and one.sign.key
     }
     text = bundles.seal_text(held.body)
-
-    verifier = Verifier(environment=environment)
 
     def looked_at(wanted: Wanted) -> Verdict | CasError:
         name, key = wanted

@@ -52,6 +52,15 @@ def run(
         ) from error
 
 
+def listing(
+    arguments: Sequence[str], environment: Mapping[str, str], *, interactive: bool = False, program: str = "gpg"
+) -> list[list[str]]:
+    """The fields of each row of a listing of keys. Raises SigningError where gpg cannot be run."""
+    words = ("--with-colons", "--fixed-list-mode", *arguments)
+    result = run(words, environment, interactive=interactive, program=program)
+    return [line.split(":") for line in result.stdout.decode("utf-8", "replace").split("\n") if line]
+
+
 def statuses(output: bytes) -> list[list[str]]:
     """The words of each status line in what gpg wrote."""
     lines = output.decode("utf-8", "replace").split("\n")

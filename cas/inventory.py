@@ -55,6 +55,8 @@ class Policy:
     """What the configuration forbids, whatever a manifest says. `max_bytes` bounds one message.
 
     `seals`: the whole fingerprints of the keys one of which has to have sealed a bundle; None where that is not said.
+    `senders`: "listed" where only the senders of [senders] are trusted, "any" where others are too; None: not said.
+    `keyring`: a file with the only keys that verify, else those of gpg's own keyring do; may begin with `~/`.
     """
 
     require_signed: bool = False
@@ -62,6 +64,8 @@ class Policy:
     max_deliveries: int | None = None
     max_bytes: int = MEBIBYTE
     seals: frozenset[str] | None = None
+    senders: str | None = None
+    keyring: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,11 @@ class Inventory:
     policy: Policy = field(default_factory=Policy)
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     senders: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def only_listed(self) -> bool:
+        """Whether a sender without an entry in [senders] is not trusted. One entry makes the list exhaustive."""
+        return self.policy.senders == "listed" or (self.policy.senders is None and bool(self.senders))
 
     def unfit(self, sender: str, key: str | None) -> str | None:
         """Why a delivery may not be signed by this key, None for unsigned, where [senders] has the sender."""
@@ -320,7 +329,8 @@ def _inbox(name: str, table: Mapping[str, Any], reader: _Reader) -> str | None:
 
 
 def _policy(table: Mapping[str, Any], reader: _Reader) -> Policy:
-    reader.unknown(table, ("require_signed", "require_durable", "max_deliveries", "max_bytes", "seals"), "policy")
+    keys = ("require_signed", "require_durable", "max_deliveries", "max_bytes", "seals", "senders", "keyring")
+    reader.unknown(table, keys, "policy")
 
     def take(key: str, fits: Callable[[Any], bool], expected: str) -> Any:
         return reader.take(table, ("policy", key), fits, expected)
@@ -331,6 +341,8 @@ def _policy(table: Mapping[str, Any], reader: _Reader) -> Policy:
         max_deliveries=take("max_deliveries", lambda value: _whole(value) and value >= 0, "a whole number from 0"),
         max_bytes=take("max_bytes", lambda value: _whole(value) and value >= 1, "a whole number from 1") or MEBIBYTE,
         seals=_fingerprints(table, ("policy", "seals"), reader) if "seals" in table else None,
+        senders=take("senders", lambda value: value in ("listed", "any"), "`listed` or `any`"),
+        keyring=take("keyring", _is_path, "a path that is absolute or begins with `~/`"),
     )
 
 

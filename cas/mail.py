@@ -26,7 +26,7 @@ from cas.reader import Reader
 from cas.surroundings import Surroundings
 from cas.threads import threads
 from cas.transports.local import LocalFiles
-from cas.verifier import Verifier
+from cas.verifier import verifier_for
 
 AT_ONCE = max(2, os.cpu_count() or 1)
 """Verifying needs no agent: as many at a time as there are processors."""
@@ -160,7 +160,10 @@ def reader_for(around: Surroundings, console: Console, *, verify: bool = True) -
     """What reads messages, and asks gpg with this environment. Raises InvalidInput for a peers.toml that is wrong."""
     inventory, warnings = loader.load_inventory(around.config)
     console.report(warnings)
-    return Reader(inventory=inventory, verifier=Verifier(environment=around.environment) if verify else None)
+    return Reader(
+        inventory=inventory,
+        verifier=verifier_for(inventory.policy, around.environment, around.home) if verify else None,
+    )
 
 
 def folder_of(project: str | None, inventory: Inventory, around: Surroundings) -> Path:

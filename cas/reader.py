@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cas import inbox
-from cas.arrival import Arrival, read, trust, when
+from cas.arrival import Arrival, Trust, read, trust, when
 from cas.diagnostics import Diagnostic
 from cas.errors import CasError
 from cas.inbox import CHANGING, TRIES, Gone, Held, NoMessage
@@ -37,7 +37,7 @@ class Reader:
         verdict = self._verdict(held.content, signature)
         arrival = _arrival(path, held, archived=archived, signed=signature is not None)
         arrival = replace(arrival, message=message, faults=found, verdict=verdict)
-        return replace(arrival, trust=trust(verdict, arrival.claimed, self.inventory.senders)), held.content
+        return replace(arrival, trust=self._trust(verdict, arrival.claimed)), held.content
 
     def listed(self, path: Path, *, archived: bool = False) -> Arrival | None:
         """The same of a name that was listed: None where it is gone; what cannot be read is told, and no error."""
@@ -58,8 +58,10 @@ class Reader:
         """What is to be said of a message without its bytes: nobody can say whether a signature fits."""
         arrival = _arrival(path, held, archived=archived, signed=signature is not None)
         verdict = None if isinstance(signature, bytes) else self._verdict(b"", signature)
-        found = trust(verdict, None, self.inventory.senders)
-        return replace(arrival, unread=True, faults=(problem,), verdict=verdict, trust=found)
+        return replace(arrival, unread=True, faults=(problem,), verdict=verdict, trust=self._trust(verdict, None))
+
+    def _trust(self, verdict: Verdict | None, claimed: str | None) -> Trust:
+        return trust(verdict, claimed, self.inventory.senders, only_listed=self.inventory.only_listed)
 
     def _verdict(self, content: bytes, signature: bytes | Verdict | None) -> Verdict | None:
         if self.verifier is None:

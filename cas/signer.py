@@ -6,13 +6,16 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
-from cas import gpg
+from cas import gpg, keys
 from cas.errors import SigningError
 from cas.names import full_fingerprint
+from cas.verdict import OF_BYTES
 
+FLOOR = ("--digest-algo", "SHA512", "--no-textmode")
+"""Whatever gpg.conf says."""
 UNUSABLE = frozenset("idren")  # invalid, disabled, revoked, expired, not valid
 STATES = {"i": "is invalid", "d": "is disabled", "r": "is revoked", "e": "has expired", "n": "is not valid"}
 NO_KEY = (
@@ -29,6 +32,8 @@ class Signer:
     environment: Mapping[str, str]
     interactive: bool = False
     program: str = "gpg"
+    _rows: dict[str, keys.Rows] = field(default_factory=dict, compare=False, repr=False)
+    """What was listed of the keys that have signed: asking costs a process."""
 
     def fingerprint(self, name: str | None) -> str:
         """The primary fingerprint of the key that `name` means; of the user's default key for None.
@@ -56,7 +61,8 @@ class Signer:
         """Why the key cannot sign, in words; None for one that can. Raises SigningError where gpg cannot be asked."""
         rows = self._listing(("--list-secret-keys", "--", fingerprint))
         if fingerprint in _able(rows):
-            return None
+            weakness = keys.weakness(rows, fingerprint)
+            return f"is too weak: {weakness}" if weakness else None
         for row, following in pairwise(rows):
             if row[0] == "sec" and following[0] == "fpr" and following[9] == fingerprint:
                 return STATES.get(row[1], "cannot sign: it has no key for that which is valid")
@@ -68,14 +74,15 @@ class Signer:
         with open(read, "rb") as status_file:
             try:
                 result = self._run(
-                    ("--status-fd", str(write), "-u", fingerprint, "--detach-sign", "--armor", "-o", "-"),
+                    ("--status-fd", str(write), *FLOOR, "-u", fingerprint, "--detach-sign", "--armor", "-o", "-"),
                     content=content,
                     keep=(write,),
                 )
             finally:
                 os.close(write)
             status = gpg.statuses(status_file.read())
-        made = [fields[6] for fields in status if fields[:1] == ["SIG_CREATED"] and len(fields) > 6]
+        created = [fields for fields in status if fields[:1] == ["SIG_CREATED"] and len(fields) > 6]
+        made = [fields[6] for fields in created]
         if len(made) != 1 or not result.stdout.startswith(b"-----BEGIN PGP SIGNATURE-----"):
             raise self._failure(fingerprint, result, status)
         if made[0] != fingerprint and fingerprint not in self._primaries(made[0]):
@@ -84,7 +91,23 @@ class Signer:
                 code="wrong-key",
                 hint="see `default-key` and `local-user` in gpg.conf",
             )
+        self._check(created[0], fingerprint)
         return result.stdout
+
+    def _check(self, created: Sequence[str], fingerprint: str) -> None:
+        """Raise SigningError for a signature that no receiver with cas would accept. `created`: of SIG_CREATED."""
+        _, _, algorithm, hash_, kind, *_ = created
+        if hash_ not in keys.STRONG_HASHES or kind != OF_BYTES:
+            what = f"a signature of class {kind} with the hash {keys.HASHES.get(hash_, hash_)}"
+            hint = "see what gpg.conf says of digests and text mode"
+            raise SigningError(f"gpg made {what}", code="unfit-signature", hint=hint)
+        if algorithm in keys.MEASURED:
+            rows = self._rows.get(created[6])
+            if rows is None:
+                rows = self._rows[created[6]] = self._listing(("--list-keys", "--", created[6]))
+            if weakness := keys.weakness(rows, created[6]):
+                words = f"the key {fingerprint} is too weak to sign: {weakness}"
+                raise SigningError(words, code="weak-key", hint="use a key of at least 2048 bits, or of ed25519")
 
     def _default_names(self) -> list[str]:
         """`default-key` of gpg.conf, as gpgconf(1) tells it: field 10, a list, strings opened by a quote."""
@@ -115,8 +138,7 @@ class Signer:
         return [row[9] for before, row in pairwise(rows) if before[0] == "pub" and row[0] == "fpr"]
 
     def _listing(self, arguments: Sequence[str]) -> list[list[str]]:
-        result = self._run(("--with-colons", "--fixed-list-mode", *arguments))
-        return [line.split(":") for line in result.stdout.decode("utf-8", "replace").split("\n") if line]
+        return gpg.listing(arguments, self.environment, interactive=self.interactive, program=self.program)
 
     def _run(
         self, arguments: Sequence[str], *, content: bytes = b"", keep: Sequence[int] = ()

@@ -7,13 +7,16 @@ its key has expired or was revoked: gpg's exit code says less.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+
+from cas.keys import HASHES, STRONG_HASHES
 
 NO_PUBLIC_KEY = "9"
 """As ERRSIG has it, in its sixth field."""
-OF_DOCUMENTS = frozenset({"00", "01"})
-"""Classes of signatures (RFC 4880, 5.2.1): of a document's bytes, or of its text. Others certify keys."""
+OF_BYTES, OF_TEXT = "00", "01"
+"""Classes of signatures (RFC 9580, 5.2.1): of a document's bytes; or of its text, whatever its line ends are. Others
+certify keys."""
 
 
 class State(Enum):
@@ -28,6 +31,10 @@ class State(Enum):
     SEVERAL = "several-signatures"
     NONE = "no-signature"
     UNREADABLE = "unreadable-signature"
+    WEAK = "weak-signature"
+    TEXT = "text-signature"
+    WEAK_KEY = "weak-key"
+    DISTRUSTED = "untrusted-key"
 
 
 TOLD = {
@@ -48,6 +55,10 @@ WORDS = {
     State.SEVERAL: "has several signatures, and nobody can say which of them counts",
     State.NONE: "has no signature",
     State.UNREADABLE: "has a signature that cannot be read",
+    State.WEAK: "has a signature by {key} that is too weak",
+    State.TEXT: "has a signature by {key} of its text, which holds for other line ends too",
+    State.WEAK_KEY: "is signed by {key}, which is too weak",
+    State.DISTRUSTED: "is signed by {key}, which gpg has as disabled or never to be trusted",
 }
 
 
@@ -56,13 +67,14 @@ class Verdict:
     """`key`: the primary key's fingerprint; of a key that is not known, what the signature calls it; else None.
 
     `user`: the name that the key has here, as gpg gives it. `why`: what is wrong with what cannot be read, where that
-    is known.
+    is known. `made_by`: the fingerprint of the key that signed, which may be a subkey.
     """
 
     state: State
     key: str | None = None
     user: str | None = None
     why: str | None = None
+    made_by: str | None = field(default=None, compare=False)
 
     @property
     def good(self) -> bool:
@@ -86,8 +98,21 @@ def verdict(lines: Sequence[Sequence[str]]) -> Verdict:
     (word, *rest), state = told[0], TOLD[told[0][0]]
     if word == "ERRSIG":
         known = rest[6] if len(rest) > 6 and rest[6] != "-" else rest[0] if rest else None
+        if len(rest) > 5 and rest[5] != NO_PUBLIC_KEY and rest[2] not in STRONG_HASHES:
+            return Verdict(state=State.WEAK, key=known, why=_hash(rest[2]))
         return Verdict(state=State.UNKNOWN_KEY if rest[5:6] == [NO_PUBLIC_KEY] else state, key=known)
     key = valid[0][-1] if valid else rest[0] if rest else None
-    if state is State.GOOD and not (valid and len(valid[0]) > 10 and valid[0][9] in OF_DOCUMENTS):
+    user = " ".join(rest[1:]) or None
+    if state is not State.GOOD:
+        return Verdict(state=state, key=key, user=user)
+    if not (valid and len(valid[0]) > 10 and valid[0][9] in (OF_BYTES, OF_TEXT)):
         return Verdict(state=State.UNREADABLE)
-    return Verdict(state=state, key=key, user=" ".join(rest[1:]) or None)
+    if valid[0][9] == OF_TEXT:
+        return Verdict(state=State.TEXT, key=key, user=user)
+    if valid[0][8] not in STRONG_HASHES:
+        return Verdict(state=State.WEAK, key=key, user=user, why=_hash(valid[0][8]))
+    return Verdict(state=state, key=key, user=user, made_by=valid[0][1])
+
+
+def _hash(number: str) -> str:
+    return f"its hash is {HASHES.get(number, f'the algorithm {number}')}"

@@ -91,7 +91,7 @@ def test_cas_schema_prints_it(cas: Cas, home: Home):
     assert json.loads(cas("schema", "inbox").out) == SCHEMA
 
 
-def test_an_inbox_is_of_its_schema_with_every_kind_of_message_in_it(cas: Cas, folder: Path):
+def test_an_inbox_is_of_its_schema_with_every_kind_of_message_in_it(cas: Cas, home: Home, folder: Path):
     (document,) = checked(cas("inbox", "docs", "--output", "json"))
     unverified = checked(cas("inbox", "docs", "--no-verify", "--output", "jsonl"))
     lines = checked(cas("inbox", "docs", "--output", "jsonl"))
@@ -101,9 +101,13 @@ def test_an_inbox_is_of_its_schema_with_every_kind_of_message_in_it(cas: Cas, fo
     assert {key for thread in document["conversations"] for key in thread} == keys("conversation")
     assert {frozenset(one) for one in [*found, *lines, *unverified]} == {frozenset(MESSAGE)}
     assert sorted(one["name"] for one in lines) == sorted(one["name"] for one in found)
-    assert {one["trust"] for one in [*found, *unverified]} == set(MESSAGE["trust"]["enum"])
+    (home.config / "peers.toml").unlink()
+    without_list = checked(cas("inbox", "docs", "--output", "jsonl"))
+    told = [*found, *unverified, *without_list]
+    assert {one["trust"] for one in told} == set(MESSAGE["trust"]["enum"])
     # Of keys that have expired or were revoked since, the verifier's own tests tell.
     unseen = {"expired-signature", "expired-key", "revoked-key"}
+    unseen |= {"weak-signature", "text-signature", "weak-key", "untrusted-key"}
     assert {one["signature"] for one in [*found, *unverified]} == set(MESSAGE["signature"]["enum"]) - unseen
     assert {one["signature_fault"] for one in found} == {None, "it is empty"}
     assert {None, "greeting"} == {thread["conversation"] for thread in document["conversations"]}

@@ -28,6 +28,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "explanations",
         "armour",
         "verdict",
+        "keys",
         "arrival",
         "checks",
     ),

@@ -117,7 +117,7 @@ def test_a_sender_is_believed_only_by_the_keys_that_speak_for_it(
 ):
     senders = {"builder": frozenset({KEY}), "other": frozenset({"A" * 40})}
 
-    assert trust(verdict, claimed, senders) is expected
+    assert trust(verdict, claimed, senders, only_listed=False) is expected
 
 
 @pytest.mark.parametrize(

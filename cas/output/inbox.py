@@ -59,6 +59,8 @@ def standing(arrival: Arrival) -> str:
             return f"from {arrival.claimed}"
         case Trust.ANOTHER:
             return f"{named}, {arrival.verdict}, which is none of its keys"
+        case Trust.UNTRUSTED:
+            return f"{named}, {arrival.verdict}, and is not a sender that [senders] lists"
         case Trust.UNKNOWN:
             return f"{named}, {'signed, not verified' if arrival.signed else 'has no signature'}"
         case _:
