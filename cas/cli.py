@@ -72,7 +72,7 @@ def _stand_in_for_closed_streams() -> None:
 def _say_usage_error(error: click.ClickException, verb: str = "") -> None:
     """As click does; what it quotes of the command line is made safe to print. What would have sent says it did not."""
     from cas.commands import SENDING
-    from cas.findings import in_workflow
+    from cas.findings import obeyed
     from cas.output.annotations import defused
     from cas.output.visible import visible
 
@@ -80,7 +80,7 @@ def _say_usage_error(error: click.ClickException, verb: str = "") -> None:
         error.show(sys.stderr)
         return
     words = visible(error.format_message())
-    words = defused(words) if in_workflow("auto", os.environ) else words
+    words = defused(words) if obeyed("auto", os.environ, (sys.stdout, sys.stderr)) else words
     click.UsageError(words, ctx=getattr(error, "ctx", None)).show(sys.stderr)
     if verb in SENDING:
         sys.stderr.write("nothing was sent\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -25,7 +26,7 @@ PROJECT = click.argument("project", required=False, shell_complete=completing.pr
 @click.option("--unverified", is_flag=True, help="Only what has no signature that counts.")
 @click.option("--thread", metavar="CONVERSATION", help="Only this conversation.")
 @click.option("--no-verify", is_flag=True, help="Do not ask gpg: quick, where thousands have arrived.")
-@with_surroundings
+@partial(with_surroundings, forms=["hook"])
 def inbox(
     project: str | None,
     *,
@@ -42,8 +43,15 @@ def inbox(
     cas inbox                          for the project one is in
     cas inbox docs --thread rel-1.4    one conversation
     cas inbox --unverified             what nobody should act on
+    cas inbox --output hook            for an agent's SessionStart hook, which gives JSON with `cwd` on standard input
     """
     from cas import mail
+    from cas.output.console import Form
+
+    if console.form is Form.HOOK:
+        from cas import hook
+
+        return hook.inbox(project, around, console)
 
     if unverified and no_verify:
         raise click.UsageError("--unverified and --no-verify exclude each other")

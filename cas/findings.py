@@ -13,15 +13,30 @@ from cas.output import diagnostics as diagnostic_view
 from cas.output.annotations import annotation, defused
 
 WIDTH = 80
+RUNNERS = ("CI", "GITHUB_ACTIONS", "GITLAB_CI", "TF_BUILD", "TEAMCITY_VERSION", "JENKINS_URL", "BUILDKITE", "CIRCLECI")
+"""Of these variables, one at least is set by every runner."""
 
 
 def in_workflow(form: str, environment: Mapping[str, str]) -> bool:
-    """Whether a runner of GitHub's may read what is printed; then any line could be a command."""
+    """Whether findings are to be annotations of GitHub's."""
     return form == "github" or environment.get("GITHUB_ACTIONS") == "true"
 
 
-def view(form: str, folder: Callable[[], Path], *, workflow: bool) -> Callable[[Diagnostic, TextIO], Iterable[str]]:
-    """How a finding is shown on a stream: in a workflow as annotations, unless `form` says otherwise."""
+def obeyed(form: str, environment: Mapping[str, str], streams: Iterable[TextIO]) -> bool:
+    """Whether a CI runner may read what is printed, so that a line of somebody else's could be a command to it."""
+    if in_workflow(form, environment):
+        return True
+    runner = any(environment.get(name, "").lower() not in ("", "0", "false") for name in RUNNERS)
+    return runner and not all(stream.isatty() for stream in streams)
+
+
+def view(
+    form: str, folder: Callable[[], Path], *, workflow: bool, defuse: bool
+) -> Callable[[Diagnostic, TextIO], Iterable[str]]:
+    """How a finding is shown on a stream: in a workflow as annotations, unless `form` says otherwise.
+
+    `defuse`: whether a runner may obey a line.
+    """
     source = cache(_source)
 
     def annotated(found: Diagnostic, stream: TextIO) -> Iterable[str]:
@@ -33,7 +48,7 @@ def view(form: str, folder: Callable[[], Path], *, workflow: bool) -> Callable[[
             lines: Iterable[str] = diagnostic_view.lines(found, source, width(stream))
         else:
             lines = [diagnostic_view.line(found)]
-        return map(defused, lines) if workflow else lines
+        return map(defused, lines) if defuse else lines
 
     return annotated if workflow and form != "text" else in_words
 

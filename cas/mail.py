@@ -123,7 +123,7 @@ def show(path: Path, around: Surroundings, console: Console) -> int:
     arrival, content = reader_for(around, console).arrival(_of_message(path))
     if console.form is not Form.TEXT:
         text = None if arrival.unread else content.decode("utf-8", "replace")
-        console.result(as_json({"format": "cas.message/1", **inbox_view.fields(arrival), "text": text}))
+        console.result(as_json({"format": "cas.message/1", **inbox_view.fields(arrival, text or ""), "text": text}))
     if arrival.unread:
         console.report(arrival.faults)
         return ExitCode.ERROR

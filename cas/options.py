@@ -51,8 +51,8 @@ def _standing_for(
     return run
 
 
-def with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
-    """The options that every verb has; the verb gets `around` and `console` for them."""
+def with_surroundings(command: Callable[..., int], *, forms: Sequence[str] = ()) -> Callable[..., int]:
+    """The options that every verb has; the verb gets `around` and `console` for them. `forms`: further `--output`."""
 
     def run(
         *,
@@ -75,6 +75,7 @@ def with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
         plain = not sys.stderr.isatty() or os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
         colored = color == "always" or (color == "auto" and not plain)
         workflow = findings.in_workflow(diagnostics, os.environ)
+        defuse = findings.obeyed(diagnostics, os.environ, (sys.stdout, sys.stderr))
         console = Console(
             out=sys.stdout,
             err=sys.stderr,
@@ -82,8 +83,8 @@ def with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
             quiet=quiet,
             verbose=verbose,
             color=colored,
-            workflow=workflow,
-            shown=findings.view(diagnostics, Path.cwd, workflow=workflow),
+            workflow=defuse,
+            shown=findings.view(diagnostics, Path.cwd, workflow=workflow, defuse=defuse),
         )
         try:
             return command(around=read_surroundings(config_dir, state_dir), console=console, **given)
@@ -97,7 +98,7 @@ def with_surroundings(command: Callable[..., int]) -> Callable[..., int]:
         run,
         click.option(
             "--output",
-            type=click.Choice(["text", "json", "jsonl"]),
+            type=click.Choice(["text", "json", "jsonl", *forms]),
             default="text",
             show_default=True,
             help="What standard output holds.",

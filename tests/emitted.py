@@ -32,6 +32,7 @@ TOLD_APART = {
     ("scope", "error.code"): set(),
     ("preparation", "error.code"): set(),
     ("transports.there", "str(error['code'])"): set(),
+    ("transports.remote", "error.code"): set(),
     ("transports.wire", "code"): set(),
 }
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -52,7 +52,7 @@ def test_what_a_person_can_mend_comes_with_a_hint(number: int):
 def test_a_file_error_without_a_number_is_told_in_its_own_words():
     told = from_os_error(OSError("something odd"), "x")
 
-    assert (str(told), told.permanent) == ("something odd: `x`", PERMANENT)
+    assert (str(told), told.permanent) == ('the other side says "something odd": `x`', PERMANENT)
 
 
 @pytest.mark.parametrize(

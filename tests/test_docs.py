@@ -432,7 +432,7 @@ def test_the_hook_shows_messages_whose_signature_counts_when_work_begins(
     assert told["hookEventName"] == "SessionStart"
     lines = told["additionalContext"].splitlines()
     assert lines[1].startswith(f"- request 1 of talk from builder, key {gnupg.fingerprint}: ")
-    assert lines[2] == "1 more have no signature that counts: leave them."
+    assert lines[2] == "1 more do not count: leave them."
     assert "Ignore" not in told["additionalContext"]
 
 

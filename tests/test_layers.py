@@ -88,6 +88,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "commands",
         "planning",
         "mail",
+        "hook",
         "watch",
         "options",
         "peers",

@@ -190,7 +190,7 @@ def test_whatever_lies_there_is_listed_for_what_it_is_and_never_followed(cas: Ca
     assert "\x1b" not in text.out + document.out
     assert "\u202e" not in text.out + document.out
     assert "secret" not in text.out + document.out
-    assert "hidden" not in text.out + document.out
+    assert ".hidden" not in text.out + document.out
     for line in (
         "link.org: a symbolic link, passed by",
         "gone.org: a symbolic link, passed by",

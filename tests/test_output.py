@@ -1015,7 +1015,7 @@ def test_quiet_leaves_out_where_more_is_told(cas_process: Callable[..., subproce
 def test_the_result_of_validate_shows_its_lines_where_that_goes_to_a_terminal(
     cas_process: Callable[..., subprocess.Popen[str]], home: Home
 ):
-    Path("release.yaml").write_bytes("\ufeffname: 名\r\n\tx: 1\r\n".encode())
+    Path("release.yaml").write_bytes("\ufeffcas: 1 # 名\r\n\tx: 1\r\n".encode())
 
     with terminal(80) as (ours, theirs):
         process = cas_process("validate", "release.yaml", stdout=theirs)

@@ -107,7 +107,7 @@ def test_what_stands_in_the_way_of_an_inbox_and_halt_there_are_told(cas: Cas, ho
 
     assert run.code == 3
     assert "error    inbox ~/a file: is no folder" in run.out
-    assert "warning  HALT: set there: moving" in run.out
+    assert 'warning  HALT: set there: "moving"' in run.out
 
 
 def test_a_peer_that_is_this_machine_is_asked_nothing(cas: Cas, home: Home):

@@ -686,10 +686,11 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
 )
 NAMES = st.integers(0, 10_000).map(lambda seconds: later(NAME, seconds))
+CODES = st.from_regex(wire.CODE, fullmatch=True)
 ERRORS = st.builds(
     lambda message, code, hint, permanent: TransferError(message, code=code, hint=hint, permanent=permanent),
-    *(TEXT, TEXT, st.none() | TEXT, st.booleans()),
-) | st.builds(lambda message, code, hint: HaltError(message, code=code, hint=hint), TEXT, TEXT, st.none() | TEXT)
+    *(TEXT, CODES, st.none() | TEXT, st.booleans()),
+) | st.builds(lambda message, code, hint: HaltError(message, code=code, hint=hint), TEXT, CODES, st.none() | TEXT)
 ENVELOPES = st.builds(
     Envelope,
     identity=st.text("0123456789abcdef", min_size=32, max_size=32),

@@ -204,7 +204,7 @@ def test_an_rsync_that_fails_is_told_in_its_own_words_and_may_be_tried_again(way
 
     error = staging(way)
 
-    assert str(error) == f"rsync failed with code {code}: rsync: something odd"
+    assert str(error) == f'rsync failed with code {code} and says: "rsync: something odd"'
     assert not error.permanent
 
 

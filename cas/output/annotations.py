@@ -1,4 +1,4 @@
-"""Annotations: diagnostics as commands that a workflow of GitHub obeys; and all other lines, so that it obeys none."""
+"""Annotations: findings as commands that a workflow of GitHub obeys; and all other lines, so that no runner obeys."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from cas.output import diagnostics as diagnostic_view
 from cas.output.visible import visible
 
 COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.NOTE: "notice"}
-# A runner takes for a command what begins with `::`, white space before it or not, and `##[` anywhere in a line.
+# GitHub takes for a command what begins with `::`, white space before it or not, and `##[` anywhere in a line; Azure
+# `##[` and `##vso[`, TeamCity `##teamcity[`. GitLab's and Travis's have control characters in them.
 BEGINS = re.compile(r"^(\s*):(?=:)")
-ANYWHERE = "##["
+ANYWHERE = re.compile(r"#(?=#(?:vso|teamcity)?\[)", re.IGNORECASE)
 
 
 def annotation(found: Diagnostic, folder: str) -> str:
@@ -25,12 +26,12 @@ def annotation(found: Diagnostic, folder: str) -> str:
 
 def defused(line: str) -> str:
     """A line of text in which no runner finds a command: its first sign is shown as an escape."""
-    return BEGINS.sub(r"\1\\x3a", line).replace(ANYWHERE, r"\x23#[")
+    return ANYWHERE.sub(r"\\x23", BEGINS.sub(r"\1\\x3a", line))
 
 
 def defused_json(line: str) -> str:
     """The same for JSON, which then still says the same: there it can only stand in a text."""
-    return line.replace(ANYWHERE, r"\u0023#[")
+    return ANYWHERE.sub(r"\\u0023", line)
 
 
 def _properties(found: Diagnostic, folder: str) -> Iterator[tuple[str, str]]:
@@ -60,7 +61,7 @@ def _words(found: Diagnostic) -> Iterator[str]:
 
 
 def _data(text: str) -> str:
-    plain = visible(text).replace(ANYWHERE, r"\x23#[")
+    plain = ANYWHERE.sub(r"\\x23", visible(text))
     return plain.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

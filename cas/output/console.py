@@ -25,6 +25,8 @@ class Form(Enum):
     TEXT = "text"
     JSON = "json"
     JSONL = "jsonl"
+    HOOK = "hook"
+    """The context of an agent's hook; of `cas inbox` alone."""
 
 
 def write(stream: TextIO, line: str) -> None:
@@ -43,8 +45,8 @@ def _a_line_each(found: Diagnostic, stream: TextIO) -> Iterable[str]:
 class Console:
     """Two streams. `quiet` leaves out what is neither a result nor an error; `color` is for the words.
 
-    `shown`: a finding as lines for a stream, safe as they are. `workflow`: what is printed may be obeyed by a runner
-    of GitHub's. `write` puts a line on a stream; whoever draws on the terminal meanwhile puts another function there.
+    `shown`: a finding as lines for a stream, safe as they are. `workflow`: what is printed may be obeyed by a CI
+    runner. `write` puts a line on a stream; whoever draws on the terminal meanwhile puts another function there.
     `record`: takes in the findings, and a run's events, where a report of it is wanted.
     """
 

@@ -16,6 +16,8 @@ from cas.errors import TransferError
 if TYPE_CHECKING:
     from paramiko import Channel
 
+MOST_SAID = 500
+"""Characters of what the other side says that are shown."""
 TRANSIENT = frozenset(
     {errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.EHOSTUNREACH}
     | {errno.ENETUNREACH, errno.EPIPE, errno.ECONNABORTED, errno.ENETDOWN, errno.EBUSY}
@@ -38,7 +40,8 @@ CODES = {
 
 def from_os_error(error: OSError, path: str) -> TransferError:
     """A failed operation on a file."""
-    reason = os.strerror(error.errno).lower() if error.errno else str(error)
+    # Without a number the words are those of an SFTP server.
+    reason = os.strerror(error.errno).lower() if error.errno else f'the other side says "{str(error)[:MOST_SAID]}"'
     return TransferError(
         f"{reason}: `{path}`",
         code=CODES.get(error.errno or 0, "file-operation-failed"),
@@ -52,7 +55,7 @@ def from_connecting(error: Exception, where: str) -> TransferError:
     from paramiko import AuthenticationException, PasswordRequiredException, SSHException
     from paramiko.ssh_exception import NoValidConnectionsError
 
-    text = str(error) or type(error).__name__
+    text = (str(error) or type(error).__name__)[:MOST_SAID]
     match error:
         case TransferError():
             return error

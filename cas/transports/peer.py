@@ -87,7 +87,9 @@ def examined(
             checks.append(_sftp(files))
             checks += [check for inbox in inboxes for check in _inbox(files, inbox, now)]
             words = halted(files)
-            checks.append(ok("HALT", "not set there") if words is None else warning("HALT", f"set there: {words}"))
+            checks.append(
+                ok("HALT", "not set there") if words is None else warning("HALT", f'set there: "{words[:500]}"')
+            )
             return checks
     except TransferError as problem:
         step = STEPS.get(problem.code, "SFTP")

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cas.errors import CasError, TransferError
+from cas.errors import CasError, HaltError, TransferError
 from cas.transports import causes, orders, wire
 from cas.transports.attempt import WINDOW, Progress, Shown, Stop
 from cas.transports.files import Kind, T, Task, resumed
@@ -170,6 +170,15 @@ class Connection:
         except (OSError, EOFError) as error:
             raise self._break(causes.lost(self._where, error)) from error
 
+    def said(self, error: TransferError) -> TransferError:
+        """An error of the other side, its words marked as those of the other side: they may be anything."""
+        return TransferError(
+            f'{self._where} says: "{error}"',
+            code=error.code,
+            permanent=error.permanent,
+            hint=f'{self._where} says: "{error.hint}"' if error.hint else None,
+        )
+
     def strange(self) -> TransferError:
         """What the other side said has not the shape that it should have: nothing more is believed."""
         return self._break(_strange(self._where))
@@ -213,7 +222,8 @@ class RemoteFiles:
         try:
             found = self._connection.receive()
             self.durable = self.durable and wire.truth(found.get("durable", True))
-            return wire.answer_of(found)
+            answer = wire.answer_of(found)
+            return self._connection.said(answer) if isinstance(answer, TransferError) else answer
         except ValueError:
             return self._connection.strange()
         except CasError as error:
@@ -292,7 +302,12 @@ class RemoteTransport(Transport):
                 orders.see(item, name, heard)
                 shown(item, name)
             durable = wire.truth(found["durable"])
-            orders.settle(missing, found["stand"], halted=leave.stopped)
+            orders.settle(missing, found["stand"], halted=leave.stopped is not None)
+            for item in missing.values():
+                if isinstance(item.error, TransferError):
+                    item.error = self._connection.said(item.error)
+                elif isinstance(item.error, HaltError):
+                    item.error = leave.stopped
             self._remote.durable = durable
         except (CasError, ValueError, KeyError, TypeError) as error:
             told = error if isinstance(error, CasError) else self._connection.strange()
@@ -305,7 +320,7 @@ class _Leave:
     def __init__(self, connection: Connection, stop: Stop, publications: int) -> None:
         self._connection, self._stop = connection, stop
         self._asks_left = -(-publications // WINDOW)
-        self.stopped = False
+        self.stopped: HaltError | None = None
         self.given = 0
 
     def give(self) -> None:
@@ -320,7 +335,7 @@ class _Leave:
 
     def look(self) -> None:
         if not self.stopped and (error := self._stop()):
-            self.stopped = True
+            self.stopped = error
             self._connection.send({"halt": wire.error_fields(error)})
 
 

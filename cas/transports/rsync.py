@@ -27,6 +27,8 @@ from cas.transports.transport import Envelope, Transport, contents, staging_fold
 
 OPTIONS = ("-a", "--no-owner", "--no-group", "--no-perms", "--omit-dir-times")
 REMOTE_RSYNC_MISSING = 127
+MOST_SAID = 500
+"""Characters of what rsync, here or there, says that are shown."""
 MOST_WORDS = 10_000
 
 
@@ -187,7 +189,7 @@ def _reason(ended: _Ended, code: int, words: str) -> CasError:
     if ended.status == REMOTE_RSYNC_MISSING:
         return _failed("rsync is not installed on the other side", permanent=True)
     first = (ended.words + words).strip().split("\n")[0]
-    return _failed(f"rsync failed with code {code}: {first}", permanent=False)
+    return _failed(f'rsync failed with code {code} and says: "{first[:MOST_SAID]}"', permanent=False)
 
 
 def _failed(message: str, *, permanent: bool) -> TransferError:

@@ -6,6 +6,7 @@ Each side takes the other for a stranger: what does not have the right shape rai
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Mapping
@@ -19,7 +20,8 @@ from cas.transports.files import Kind
 from cas.transports.transport import Claim, ClaimState, Envelope
 
 LONGEST_LINE = 64 << 20
-LONGEST_TEXT = 2000
+LONGEST_TEXT = 500
+CODE = re.compile(r"[a-z][a-z-]{0,39}")
 Fields = Mapping[str, Any]
 
 
@@ -85,7 +87,9 @@ def error_fields(error: CasError | None) -> Fields | None:
 def error_of(found: object) -> HaltError | TransferError:
     """The error of `error_fields`."""
     found = _object(found)
-    message, code, hint = _words(found.get("message")), _words(found.get("code")), found.get("hint")
+    message, code, hint = _words(found.get("message")), _text(found.get("code")), found.get("hint")
+    if not CODE.fullmatch(code):
+        raise ValueError("not a code")
     hint = None if hint is None else _words(hint)
     match found.get("kind"):
         case "halt":
@@ -226,4 +230,6 @@ def _text(value: object) -> str:
 
 def _words(value: object) -> str:
     """A text for people, which the ledger can keep: no longer than they would read, and without half characters."""
-    return _text(value)[:LONGEST_TEXT].encode("utf-8", "replace").decode()
+    text = _text(value)
+    short = text[:LONGEST_TEXT] + ("…" if len(text) > LONGEST_TEXT else "")
+    return short.encode("utf-8", "replace").decode()
