@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cas import completing
-from cas.options import AsPath, age, with_surroundings
+from cas.options import FOLDER, AsPath, age, with_surroundings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,8 +121,14 @@ def watch(
 
 @click.command()
 @click.option("--allow-apply", is_flag=True, help="Also offer the tool apply, for plans that were made here.")
+@click.option(
+    "--project", "projects", multiple=True, metavar="NAME", help="Whose inbox, and as whom; else the working folder's."
+)
+@click.option("--root", type=FOLDER, help="Plan from what lies below; else below the working folder.")
 @with_surroundings
-def mcp(*, allow_apply: bool, around: Surroundings, console: Console) -> int:
+def mcp(
+    *, allow_apply: bool, projects: tuple[str, ...], root: Path | None, around: Surroundings, console: Console
+) -> int:
     """Serve an agent over the Model Context Protocol, on standard input and output: plan, inbox, read, verify, status.
 
     \b
@@ -133,7 +139,7 @@ def mcp(*, allow_apply: bool, around: Surroundings, console: Console) -> int:
 
     del console
     options = ("--config-dir", str(around.config), "--state-dir", str(around.state))
-    return tools.serve(around, options, allow_apply=allow_apply)
+    return tools.serve(around, options, projects=projects, root=root, allow_apply=allow_apply)
 
 
 VERBS = (inbox, verify, read, archive, watch, mcp)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import secrets
 import threading
@@ -12,7 +11,6 @@ from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
-from urllib.parse import urlsplit
 
 from distributed import Client, Event, Scheduler, Security, Variable
 
@@ -51,7 +49,7 @@ class Cluster:
 def opened(address: str, *, insecure: bool, stop: Stop) -> Iterator[Cluster]:
     """A cluster, for one run; `address`: its scheduler's, as Dask has it. Raises EngineError.
 
-    `insecure`: also where messages would go between machines without TLS.
+    `insecure`: also without TLS.
     """
     _silence()
     _refuse_open([] if insecure else [address])
@@ -59,7 +57,6 @@ def opened(address: str, *, insecure: bool, stop: Stop) -> Iterator[Cluster]:
     run = f"cas-{secrets.token_hex(8)}"
     try:
         scheduler, threads = client.scheduler_info(), dict(client.nthreads())
-        # A scheduler that is reached by loopback may listen to all the world; then this is not the address it gives.
         _refuse_open([] if insecure else [scheduler["address"], *threads])
         _look_over(client, address, threads)
         pulse = _Pulse(client, run, stop)
@@ -83,26 +80,19 @@ def _silence() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
-def is_loopback(address: str) -> bool:
-    """Whether what goes to an address never leaves this machine."""
-    host = urlsplit(address).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _refuse_open(addresses: Iterable[str]) -> None:
-    """Raise EngineError where messages would cross a network readable, and whoever is in it could give work."""
+    """Raise EngineError where others could connect: Dask runs the code that it is sent, as the user that it runs as.
+
+    On loopback every account of this machine can connect.
+    """
     for address in addresses:
-        if not address.startswith("tls://") and not is_loopback(address):
+        if not address.startswith("tls://"):
             raise EngineError(
-                f"the engine at {address} has no TLS: whoever is in its network could read messages, and run code there"
-                " and here",
+                f"the engine at {address} has no TLS: every account that can connect to it, on this machine too, could"
+                " read messages and run code as you",
                 code="engine-insecure",
-                hint="set up TLS (docs/how-to/scale.md), then --engine tls://HOST:PORT; on this machine alone, start"
-                " scheduler and workers with --host 127.0.0.1; or --insecure-engine, where nobody else is in that"
-                " network",
+                hint="set up TLS (docs/how-to/scale.md), then --engine tls://HOST:PORT; or --insecure-engine, where"
+                " nobody else can connect",
             )
 
 

@@ -12,6 +12,18 @@ from pathlib import Path
 from cas.errors import CasError, reason
 
 
+def make_private(folder: Path) -> None:
+    """Make a folder, and those that it needs, for the user alone, whatever the umask is. Raises OSError."""
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    except FileNotFoundError:
+        make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def create_all(files: Mapping[Path, bytes]) -> None:
     """Make these files, and the folders that they need; when one cannot be made, none stays. Raises CasError."""
     made: list[Path] = []
@@ -26,7 +38,7 @@ def create_all(files: Mapping[Path, bytes]) -> None:
         raise
 
 
-def create(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+def create(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Make one file, on disk when this returns. Raises CasError; its code is `exists` where something stands."""
     try:
         place(path.parent, [path.name], content, mode=mode)
@@ -72,7 +84,7 @@ def _linked(hidden: Path, paths: Iterable[Path]) -> Path:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
     except OSError as error:
         raise CasError(f"the folder `{folder}` cannot be made: {reason(error)}", code="unwritable") from error
 

@@ -27,7 +27,7 @@ A_THREAD = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What the command line asks for. `insecure`: also a cluster without TLS on other machines."""
+    """What the command line asks for. `insecure`: also a cluster without TLS."""
 
     name: str = LOCAL
     insecure: bool = False

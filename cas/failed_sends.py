@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from cas.creation import place
+from cas.creation import make_private, place
 from cas.errors import reason
 from cas.events import DeliveryFinished, Event, Notice, Outcome, attempt_fields
 from cas.names import timestamp
@@ -78,7 +78,7 @@ def _known(folder: Path) -> dict[str, list[Path]]:
 
 
 def _write(event: DeliveryFinished, folder: Path, root: Path) -> Path:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(folder)
     text = json.dumps(_marker(event, root), indent=2, sort_keys=True, ensure_ascii=False)
     # A path that is no UTF-8 holds surrogates; JSON has the escape that takes their place.
     content = text.encode("utf-8", "backslashreplace") + b"\n"

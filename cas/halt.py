@@ -13,6 +13,8 @@ from cas.creation import create_all, sync
 from cas.errors import CasError, HaltError, reason
 
 NAME = "HALT"
+MACHINE = Path("/etc/cross-agent-comms")
+"""The folder whose HALT counts for every account of this machine; root's."""
 LONGEST_REASON = 4096
 
 
@@ -93,7 +95,7 @@ def _placed_at_once(path: Path, words: str, error: CasError) -> Placed:
     """Under its name from the start: where links cannot be made; empty, which counts, where nothing can be written."""
     why = reason(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except FileExistsError:  # ours, when only the last sync failed; else another's
         new = _reason(path) == words.strip()
         return Placed(new=new, fault=fault(words, words.strip(), why) if new else "")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from cas.creation import make_private
 from cas.errors import CasError, reason
 from cas.events import DeliveryFinished, Outcome, attempt_fields
 from cas.names import LEDGER
@@ -157,7 +158,7 @@ class Ledger:
         self._lock = threading.Lock()
         self._waiting: deque[_Share] = deque()
         with self._told():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(folder)
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._database = sqlite3.connect(
                 self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from cas.creation import make_private
 from cas.errors import CasError, HaltError, reason
 
 FOLDER = "locks"
@@ -57,7 +58,7 @@ def held(
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise _unusable(path, error) from error

@@ -168,7 +168,7 @@ def with_engine(command: Callable[..., int]) -> Callable[..., int]:
             metavar="ENGINE",
             help="Who delivers: this process, or a Dask cluster, dask://HOST:PORT or tls://HOST:PORT.",
         ),
-        click.option("--insecure-engine", is_flag=True, help="Also a cluster on other machines without TLS."),
+        click.option("--insecure-engine", is_flag=True, help="Also a cluster without TLS."),
     )
 
 

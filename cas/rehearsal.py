@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cas import loader
 from cas.commands import OfPlan, deliver, made_ready
-from cas.creation import create
+from cas.creation import create, make_private
 from cas.errors import CasError, reason
 from cas.inventory import LOCAL, Destination
 from cas.output.console import Console
@@ -81,7 +81,7 @@ def _prepare(root: Path, ready: Ready) -> None:
     """Make the tree; refuse one that holds anything but this plan, where nobody could tell what is of what."""
     mine, wanted = root / OF_PLAN, f"{ready.digest}\n".encode()
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        make_private(root)
         there = [name for name in os.listdir(root) if not name.startswith(STATE)]
     except OSError as error:
         raise _refused(f"`{root}` cannot be used: {reason(error)}") from error

@@ -91,7 +91,7 @@ def _probe(report: Report) -> None:
 
 
 def _append(path: Path, content: bytes) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
     with open(handle, "ab") as file:
         file.write(content)
 
@@ -109,7 +109,7 @@ def _hidden(path: Path, content: bytes) -> Path:
     """A file beside the one that `path` leads to, with this in it, on disk."""
     hidden = Path(os.path.realpath(path)).parent / f".tmp.{secrets.token_hex(8)}"
     try:
-        with open(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), "wb") as file:
+        with open(os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

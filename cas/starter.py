@@ -132,6 +132,9 @@ PEERS = """\
 #require_durable = true              # where the other side cannot sync to disk
 #max_deliveries = 100                # of one run
 #max_bytes = 1048576                 # of one message
+#seals = ["5CA7F1CE5E8E605E770C0236B4B61A2737D6A700"]  # one of these keys has to seal a bundle
+#senders = "listed"                  # trust only senders that [senders] lists
+#keyring = "~/.config/cross-agent-comms/agents.gpg"    # the only keys that verify
 
 # Whose signature speaks for a project.
 #[senders.builder]

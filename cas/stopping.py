@@ -110,10 +110,14 @@ def resume(*, everywhere: bool, yes: bool, around: Surroundings, console: Consol
     """Lift HALT here, and on every peer if it is to be everywhere; say what stood there, and what is left to finish."""
     inventory = _agreed("Lift HALT here and on", everywhere=everywhere, yes=yes, around=around, console=console)
     results = []
-    while standing := halts.standing(around.halts):
+    own = [folder for folder in around.halts if folder != halts.MACHINE]
+    while standing := halts.standing(own):
         halts.lift(standing)
         where = str(standing.path)
         results.append(Result(name=HERE, where=where, local=True, state=State.DONE, words=standing.reason))
+    if standing := halts.standing([halts.MACHINE]):
+        where, words = str(standing.path), f"it is the whole machine's, and root lifts it: rm {standing.path}"
+        results.append(Result(name=HERE, where=where, local=True, state=State.FAILED, words=words))
     results = results or [Result(name=HERE, where=str(around.config), local=True, state=State.ALREADY)]
     if inventory:
         from cas.transports import peer

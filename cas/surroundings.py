@@ -20,7 +20,11 @@ FOLDER = "cross-agent-comms"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """`config`: the configuration folder in use; `halts`: every folder whose HALT counts; `state`: the state folder."""
+    """`config`: the configuration folder in use; `halts`: every folder whose HALT counts; `state`: the state folder.
+
+    HALT counts in the configuration folder in use, in those of `$HOME` and of the account's own home, and for the whole
+    machine: a changed variable does not hide it by accident.
+    """
 
     home: Path
     config: Path
@@ -61,7 +65,7 @@ def read_surroundings(config: Path | None, state: Path | None) -> Surroundings:
     return Surroundings(
         home=home,
         config=chosen,
-        halts=tuple(dict.fromkeys((default, chosen))),
+        halts=tuple(dict.fromkeys((default, chosen, *_of_account(), halt.MACHINE))),
         state=state or _path(environment, "CAS_STATE_DIR") or home / ".local" / "state" / FOLDER,
         folder=Path.cwd(),
         hostname=socket.gethostname().partition(".")[0],
@@ -69,6 +73,14 @@ def read_surroundings(config: Path | None, state: Path | None) -> Surroundings:
         environment=environment,
         interactive=interactive,
     )
+
+
+def _of_account() -> list[Path]:
+    """The configuration folder in the home that the account has, whatever `$HOME` says."""
+    try:
+        return [Path(pwd.getpwuid(os.getuid()).pw_dir) / ".config" / FOLDER]
+    except KeyError:  # a container's user without a name
+        return []
 
 
 def _path(environment: Mapping[str, str], name: str) -> Path | None:

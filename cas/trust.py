@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from cas import peers
+from cas.creation import make_private
 from cas.errors import CasError, ExitCode, TransferError, UsageError, reason
 from cas.inventory import is_local
 from cas.output.console import Console, Form
@@ -68,7 +69,7 @@ def _ask(question: str, print_: str, around: Surroundings, console: Console) -> 
 def _record(path: Path, line: str) -> None:
     """Add a line to a known_hosts file, on disk, behind whole lines. Raises CasError."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "r+b") as file:
             whole = not file.seek(0, os.SEEK_END) or (file.seek(-1, os.SEEK_END) >= 0 and file.read(1) == b"\n")
             file.write(("" if whole else "\n").encode() + line.encode())

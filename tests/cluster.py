@@ -37,6 +37,12 @@ class Cluster:
         """What `--engine` calls it."""
         return self.address.replace("tcp://", "dask://")
 
+    @property
+    def options_here(self) -> tuple[str, ...]:
+        """The options of a run by this cluster; without TLS it has to be said that this is wanted."""
+        insecure = ("--insecure-engine",) if self.address.startswith("tcp://") else ()
+        return ("--engine", self.engine, *insecure)
+
     @contextmanager
     def worker(self, name: str, *options: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
         """One more worker, of one thread; a process that is none of a nanny's, but with `--nanny`."""

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,24 @@ def test_no_text_of_others_gets_into_a_shell_but_by_the_environment():
     assert [name for name, step in STEPS.items() if "${{" in step.get("run", "")] == []
 
 
-def test_every_action_that_is_used_has_its_version():
-    used = [step["uses"] for step in STEPS.values() if "uses" in step]
+@pytest.mark.parametrize("path", [ACTION, PAGE, ROOT / "docs" / "how-to" / "scale.md"], ids=lambda path: path.name)
+def test_every_action_is_pinned_by_commit_with_its_version(path: Path):
+    used = re.findall(r"uses: (.*)", path.read_text(encoding="utf-8"))
 
     assert used
-    assert all(re.fullmatch(r"[\w-]+/[\w-]+@v\d+\.\d+\.\d+", one) for one in used)
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one) for one in used)
+
+
+def test_what_pip_installs_in_a_pipeline_is_pinned_by_hash_as_in_the_constraints():
+    text = (ROOT / "requirements-ci.txt").read_text(encoding="utf-8").replace("\\\n", "")
+    pinned = dict(line.split()[0].split("==") for line in text.split("\n") if line and not line.startswith("#"))
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    known = {name.lower(): version for name, version in re.findall(r"^([\w.-]+)==(\S+)$", constraints, re.MULTILINE)}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+    assert all("--hash=sha256:" in line for line in text.split("\n") if line and not line.startswith("#"))
+    assert {re.split("[>=]", one)[0].lower() for one in project["dependencies"]} <= set(pinned)
+    assert {name: known.get(name) or known[name.replace("-", "_")] for name in pinned} == pinned
 
 
 @pytest.fixture
@@ -68,6 +82,8 @@ def bash(home: Home, gnupg: Key, message: Callable[..., Path], tmp_path: Path) -
     message(Path(FOLDER, "hello.org"))
     path = tmp_path / "path"
     path.touch()
+    variables = tmp_path / "variables"
+    variables.touch()
     offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0"}
 
     def run(script: str, **environment: str) -> None:
@@ -81,7 +97,9 @@ def bash(home: Home, gnupg: Key, message: Callable[..., Path], tmp_path: Path) -
                 "RUNNER_TEMP": str(tmp_path),
                 "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
                 "GITHUB_PATH": str(path),
+                "GITHUB_ENV": str(variables),
                 **environment,
+                **dict(line.split("=", 1) for line in variables.read_text(encoding="utf-8").splitlines()),
             },
             capture_output=True,
             text=True,
@@ -123,7 +141,13 @@ def test_the_action_delivers_the_plan_that_was_approved(
     assert not home.inbox("docs").exists()
     for step in ("Take the key", "Apply"):
         bash(STEPS[step]["run"], **given, GNUPGHOME=str(runner_keys))
+    taken = Path((tmp_path / "variables").read_text(encoding="utf-8").strip().removeprefix("GNUPGHOME="))
+    assert (taken / "S.gpg-agent").exists()
+    bash(STEPS["Destroy the key"]["run"], **given)
 
+    assert not taken.exists()
+    assert STEPS["Destroy the key"]["if"].startswith("always()")
+    assert not list(runner_keys.glob("private-keys-v1.d/*"))
     assert (tmp_path / "cas" / "bin" / "cas").is_file()
     assert sorted(one.suffix for one in home.inbox("docs").iterdir() if one.is_file()) == [".asc", ".org"]
     assert not Path("owned").exists()
@@ -146,6 +170,7 @@ def test_a_pipeline_without_a_key_delivers_a_bundle_as_its_page_says(
     Path("ci").mkdir()
     Path("ci/peers.toml").write_text(policy, encoding="utf-8")
     shutil.move(FOLDER, "playbooks")
+    shutil.copy(ROOT / "requirements-ci.txt", "ci")
     assert [kind for kind, _ in found] == ["sh", "sh", "toml", "yaml"]
     test_a_pipeline_is_of_the_form_that_its_reader_knows(workflow, "vendor.github-workflows")
 
@@ -159,17 +184,23 @@ def test_a_pipeline_without_a_key_delivers_a_bundle_as_its_page_says(
 
 
 def test_the_gitlab_jobs_deliver_the_plan_that_was_approved(
-    bash: Callable[..., None], home: Home, gnupg: Key, runner_keys: Path
+    bash: Callable[..., None], home: Home, gnupg: Key, runner_keys: Path, tmp_path: Path
 ):
     jobs = parsed(GITLAB)
     Path("key").write_text(exported(gnupg), encoding="utf-8")
     given = {"CAS_FOLDER": FOLDER, "CAS_CONFIG_DIR": "ci", "CAS_SOURCE": str(ROOT), "GNUPGHOME": str(runner_keys)}
+    given |= {"CAS_REQUIREMENTS": str(ROOT / "requirements-ci.txt"), "CI_JOB_ID": tmp_path.name + str(os.getpid())}
     before = jobs[".cas"]["before_script"]
     Path(FOLDER, "m.yaml").write_text(f"{MANIFEST}defaults: {{sign: {{key: {gnupg.fingerprint}}}}}\n", encoding="utf-8")
 
     bash("\n".join([*before, *jobs["cas-plan"]["script"]]), **given)
     assert not home.inbox("docs").exists()
     bash("\n".join([*before, *jobs["cas-apply"]["script"]]), **given, CAS_SIGNING_KEY="key")
+    taken = Path(f"/tmp/cas-gpg.{given['CI_JOB_ID']}")
+    assert taken.is_dir()
+    bash("\n".join(jobs["cas-apply"]["after_script"]), **given)
 
+    assert not taken.exists()
+    assert not list(runner_keys.glob("private-keys-v1.d/*"))
     assert sorted(one.suffix for one in home.inbox("docs").iterdir() if one.is_file()) == [".asc", ".org"]
     assert len(list(ElementTree.parse("cas-report.xml").iter("testcase"))) == 1

@@ -120,7 +120,7 @@ def by(request: pytest.FixtureRequest, peer: Forge, gnupg: Key, home: Home) -> I
                 shutil.rmtree(away.config, ignore_errors=True)
             case "dask":
                 there: Cluster = request.getfixturevalue("dask_cluster")
-                asked = Asked(name=there.engine)
+                asked = Asked(name=there.engine, insecure=True)
                 yield Engine(opened=lambda around: engines.chosen(asked, around, lambda _: None), home=there.home)
                 shutil.rmtree(there.home.config, ignore_errors=True)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +26,6 @@ from cryptography.x509.oid import NameOID
 from support import ROOT, Forge, Home, Run, pairs
 
 from cas import __version__
-from cas.cluster import is_loopback
 from cas.loopback import Key
 from cas.watchman import Watchman
 
@@ -42,7 +44,7 @@ def manifest(peer: Forge, gnupg: Key, home: Home, message: Callable[..., Path]) 
 
 
 def test_a_cluster_delivers_and_its_workers_are_told_of(cas: Cas, manifest: Path, peer: Forge, dask_cluster: Cluster):
-    run = cas("apply", manifest, "--engine", dask_cluster.engine)
+    run = cas("apply", manifest, *dask_cluster.options_here)
 
     assert run.code == 0, run.err
     assert f"note: by 2 workers with 2 threads at {dask_cluster.engine}" in run.err
@@ -52,25 +54,25 @@ def test_a_cluster_delivers_and_its_workers_are_told_of(cas: Cas, manifest: Path
 
 def test_what_failed_is_finished_by_a_cluster(cas: Cas, manifest: Path, peer: Forge, home: Home, dask_cluster: Cluster):
     home.peers(peer.toml(host_key="SHA256:" + "A" * 43))
-    assert cas("apply", manifest, "--engine", dask_cluster.engine).code == 3
+    assert cas("apply", manifest, *dask_cluster.options_here).code == 3
     assert len(home.markers()) == 1
     home.peers(peer.toml(host_key=peer.server.host_key))
 
-    run = cas("retry", "--all", "--engine", dask_cluster.engine)
+    run = cas("retry", "--all", *dask_cluster.options_here)
 
     assert (run.code, home.markers()) == (0, ()), run.err
     assert len(pairs(peer.inbox("docs"))) == 2
 
 
 def test_with_json_the_words_go_to_stderr(cas: Cas, manifest: Path, dask_cluster: Cluster):
-    run = cas("apply", manifest, "--engine", dask_cluster.engine, "--output", "json")
+    run = cas("apply", manifest, *dask_cluster.options_here, "--output", "json")
 
     assert json.loads(run.out)["counts"]["delivered"] == 1
     assert "note: by 2 workers" in run.err
 
 
 def test_a_run_leaves_nothing_in_the_cluster(cas: Cas, manifest: Path, dask_cluster: Cluster):
-    cas("apply", manifest, "--engine", dask_cluster.engine)
+    cas("apply", manifest, *dask_cluster.options_here)
 
     assert left_in(dask_cluster) == {"tasks": 0, "plugins": 0, "variables": 0, "events": 0, "metadata": 0}
 
@@ -155,29 +157,22 @@ def test_a_cluster_on_another_machine_without_tls_is_refused(
     assert "nothing was sent" in run.err
 
 
+@pytest.mark.threat("local account", "run code as the user by the scheduler of a run")
 @pytest.mark.parametrize(
-    ("address", "here"),
-    [
-        ("tcp://127.0.0.1:8786", True),
-        ("tcp://127.9.9.9:8786", True),
-        ("tcp://[::1]:8786", True),
-        ("tcp://localhost:8786", True),
-        (f"tcp://{ELSEWHERE}:8786", False),
-        ("tcp://0.0.0.0:8786", False),
-        ("tcp://localhost.example:8786", False),
-        ("tcp://127.0.0.1.example:8786", False),
-        ("tcp://scheduler:8786", False),
-    ],
+    "address", ["127.0.0.1:8786", "127.9.9.9:8786", "[::1]:8786", "localhost:8786", "scheduler:8786"]
 )
-def test_only_loopback_stays_on_this_machine(address: str, here: bool):
-    assert is_loopback(address) is here
+def test_a_cluster_without_tls_is_refused_on_loopback_too(cas: Cas, manifest: Path, address: str):
+    run = cas("apply", manifest, "--engine", f"dask://{address}")
+
+    assert (run.code, "error[engine-insecure]" in run.err) == (1, True)
+    assert "nothing was sent" in run.err
 
 
 def test_where_no_scheduler_answers_nothing_is_sent(cas: Cas, manifest: Path, peer: Forge):
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # and nobody listens
 
-        run = cas("apply", manifest, "--engine", f"dask://127.0.0.1:{closed.getsockname()[1]}")
+        run = cas("apply", manifest, "--insecure-engine", "--engine", f"dask://127.0.0.1:{closed.getsockname()[1]}")
 
     assert run.code == 1
     assert "no Dask scheduler answers at tcp://127.0.0.1:" in run.err
@@ -194,9 +189,9 @@ def test_a_cluster_without_workers_is_refused_and_with_some_of_another_cas_too(
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: cross-agent-send\nVersion: 0.0.1\n", encoding="utf-8")
 
     with cluster(tmp_path / "cluster", workers=0) as there:
-        empty = cas("apply", manifest, "--engine", there.engine)
+        empty = cas("apply", manifest, *there.options_here)
         with there.worker("old", PYTHONPATH=f"{other.parent}{os.pathsep}{ROOT}"):
-            old = cas("apply", manifest, "--engine", there.engine)
+            old = cas("apply", manifest, *there.options_here)
 
     assert (empty.code, old.code) == (1, 1)
     assert "has no workers" in empty.err
@@ -274,7 +269,7 @@ def test_over_tls_a_cluster_delivers_to_who_has_a_certificate(
     assert there.engine.startswith("tls://127.0.0.1:")
 
     process = cas_process(
-        "apply", manifest, "--engine", there.engine, env={**os.environ, "PYTHONPATH": str(ROOT), **ours.environment}
+        "apply", manifest, *there.options_here, env={**os.environ, "PYTHONPATH": str(ROOT), **ours.environment}
     )
 
     out, err = process.communicate(timeout=60)
@@ -303,7 +298,9 @@ def test_a_cluster_with_tls_takes_nothing_of_others(
     if who == "without tls":
         engine = engine.replace("tls://", "dask://")
 
-    process = cas_process("apply", manifest, "--engine", engine, env={**os.environ, "PYTHONPATH": str(ROOT), **given})
+    process = cas_process(
+        "apply", manifest, "--insecure-engine", "--engine", engine, env={**os.environ, "PYTHONPATH": str(ROOT), **given}
+    )
 
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1, err
@@ -311,3 +308,30 @@ def test_a_cluster_with_tls_takes_nothing_of_others(
     assert "nothing was sent" in err
     assert "Traceback" not in err
     assert not peer.inbox("docs").exists()
+
+
+def test_a_local_cluster_with_tls_goes_as_its_page_says(manifest: Path, peer: Forge, home: Home, tmp_path: Path):
+    page = (ROOT / "docs" / "how-to" / "scale.md").read_text(encoding="utf-8")
+    (block,) = (one for one in page.split("```sh\n") if "openssl req" in one)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, module in (("cas", "cas"), ("dask", "dask")):
+        (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n', encoding="utf-8")
+        (programs / name).chmod(0o755)
+    script = block.partition("```")[0].replace("8786", str(port)).replace("release.yaml", str(manifest))
+
+    process = subprocess.Popen(
+        ["bash", "-u", "-c", script],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{programs}:{os.environ['PATH']}"},
+        start_new_session=True,
+    )
+    try:
+        process.wait(timeout=100)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    assert len(list(peer.inbox("docs").glob("*.org"))) == 1

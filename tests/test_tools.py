@@ -122,6 +122,7 @@ def test_a_message_is_read_as_data_with_what_is_known_of_who_signed_it(
         ("read", {"name": path.name, "project": "docs"}),
         ("verify", {"name": path.name, "project": "docs", "fingerprint": gnupg.fingerprint}),
         ("verify", {"name": path.name, "project": "docs", "fingerprint": "A" * 40}),
+        options=("--project", "docs"),
     )
 
     (message,) = listed["result"]["conversations"][0]["messages"]

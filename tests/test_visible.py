@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from support import ROOT, Home, Run, message, signed
 
 from cas.loopback import Key
 from cas.names import canonical_name
+from cas.output import inbox as inbox_view
 from cas.output.visible import UNSAFE, hidden, visible, visible_json
 
 Cas = Callable[..., Run]
@@ -169,3 +171,25 @@ def test_no_line_is_a_command_under_any_runner(cas: Cas, home: Home, monkeypatch
         assert "##[" not in line
         assert "##vso[" not in line
         assert "##teamcity[" not in line.lower()
+
+
+def test_the_context_of_an_agent_in_this_process(cas: Cas, home: Home, gnupg: Key, monkeypatch: pytest.MonkeyPatch):
+    """What the script does, without a process of its own."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps({"cwd": str(Path.cwd())})))
+    assert cas("inbox", "--output", "hook").out == ""
+    path = arrived(home, gnupg)
+    monkeypatch.setattr(inbox_view, "LONGEST_CONTEXT", 2 * len(str(path)))
+    (path.parent / "20261123T091258Z-from-alice-x.org").write_text("no message", encoding="utf-8")
+    arrived(home, gnupg, number=2)
+
+    lines = context(cas("inbox", "--output", "hook")).split("\n")
+
+    assert [line.startswith("- request 2 of greeting") for line in lines] == [False, True, False, False]
+    assert lines[2:] == ["1 more: cas inbox", "1 more do not count: leave them."]
+
+
+def test_an_unlisted_sender_is_named_as_such_by_inbox(cas: Cas, home: Home, gnupg: Key):
+    arrived(home, gnupg, "bob")
+    home.peers(f'[senders.alice]\nkeys = ["{gnupg.fingerprint}"]\n')
+
+    assert "is not a sender that [senders] lists" in cas("inbox").out

@@ -63,7 +63,7 @@ class Files(Protocol):
         Its bytes are sure to be on disk once its folder was synced.
         """
 
-    async def make_folder(self, path: str, *, mode: int = 0o777) -> bool:
+    async def make_folder(self, path: str, *, mode: int = 0o775) -> bool:
         """Make one folder; False where something stands."""
 
     async def move_folder(self, source: str, target: str) -> bool:

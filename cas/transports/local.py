@@ -73,7 +73,7 @@ class LocalFiles:
             self._created.setdefault(path.rpartition("/")[0], []).append(path)
             return True
 
-    async def make_folder(self, path: str, *, mode: int = 0o777) -> bool:
+    async def make_folder(self, path: str, *, mode: int = 0o775) -> bool:
         with _told(path):
             try:
                 os.mkdir(self.absolute(path), mode)

@@ -249,7 +249,7 @@ class RemoteFiles:
     async def create(self, path: str, content: bytes) -> bool:
         return await self._asked(wire.truth, "create", path, wire.packed(content))
 
-    async def make_folder(self, path: str, *, mode: int = 0o777) -> bool:
+    async def make_folder(self, path: str, *, mode: int = 0o775) -> bool:
         return await self._asked(wire.truth, "make_folder", path, mode)
 
     async def move_folder(self, source: str, target: str) -> bool:

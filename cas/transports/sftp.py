@@ -121,7 +121,7 @@ class SftpFiles:
             await self._closed(handle, path)
         return True
 
-    async def make_folder(self, path: str, *, mode: int = 0o777) -> bool:
+    async def make_folder(self, path: str, *, mode: int = 0o775) -> bool:
         try:
             await Request(wire.CMD_MKDIR, (_remote(path), WITH_MODE, mode))
         except Refused as no:

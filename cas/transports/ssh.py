@@ -113,7 +113,7 @@ def connected(destination: Destination, *, home: Path, user: str, timeout: float
     where = f"{connection.host}:{connection.port}"
     round_trip = None
     try:
-        _secure(connection, home, destination.host_key)
+        _secure(connection, home, destination.host_key, destination.address.partition(".")[0])
         if connection.gateway is None:
             sock = connection.connect_kwargs["sock"] = _socket(connection.host, connection.port, timeout)
             round_trip = _round_trip(sock)
@@ -226,8 +226,11 @@ def _connection(
     )
 
 
-def _secure(connection: Connection, home: Path, pin: str | None) -> known_hosts.HostKeys:
-    """Have the host's key checked, and that of each host that is jumped over; what is known of the host's."""
+def _secure(connection: Connection, home: Path, pin: str | None, peer: str | None = None) -> known_hosts.HostKeys:
+    """Have the host's key checked, and that of each host that is jumped over; what is known of the host's.
+
+    `peer`: what peers.toml calls the host.
+    """
     found = connection.ssh_config
     port = int(connection.port)
     name = found.get("hostkeyalias") or connection.host
@@ -235,7 +238,7 @@ def _secure(connection: Connection, home: Path, pin: str | None) -> known_hosts.
     if keys.trusted and pin is None:
         usable = known_hosts.algorithms(kind for kind, _ in keys.trusted)
         connection.connect_kwargs["transport_factory"] = partial(_preferring, usable)
-    connection.client.set_missing_host_key_policy(_Check(keys, pin, connection.host, port))
+    connection.client.set_missing_host_key_policy(_Check(keys, pin, connection.host, port, peer))
     if isinstance(connection.gateway, Connection):
         connection.gateway.connect_timeout = connection.connect_timeout
         for key in ("banner_timeout", "auth_timeout", "channel_timeout"):
@@ -285,8 +288,8 @@ def _expanded(path: str, home: Path) -> Path:
 class _Check(MissingHostKeyPolicy):
     """Takes a host key that is pinned or known, and no other. paramiko asks it, since it is told of no key itself."""
 
-    def __init__(self, keys: known_hosts.HostKeys, pin: str | None, host: str, port: int) -> None:
-        self._keys, self._pin, self._host, self._port = keys, pin, host, port
+    def __init__(self, keys: known_hosts.HostKeys, pin: str | None, host: str, port: int, peer: str | None) -> None:
+        self._keys, self._pin, self._host, self._port, self._peer = keys, pin, host, port, peer
 
     def missing_host_key(self, client: SSHClient, hostname: str, key: PKey) -> None:
         del client, hostname
@@ -312,8 +315,9 @@ class _Check(MissingHostKeyPolicy):
         raise self._refused(
             f"is not known; it shows the key {print_}",
             "host-key-unknown",
-            f"compare that fingerprint with the host's own, then add it: ssh-keyscan -p {self._port} {self._host} >>"
-            f' ~/.ssh/known_hosts, or `host_key = "{print_}"` under its peer in peers.toml',
+            f"compare that fingerprint with the host's own, then: cas peers trust {self._peer} --fingerprint {print_}"
+            if self._peer
+            else f"compare that fingerprint with the host's own, then log in once: ssh -p {self._port} {self._host}",
         )
 
     def _refused(self, what: str, code: str, hint: str | None) -> TransferError:

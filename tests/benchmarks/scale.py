@@ -104,7 +104,7 @@ def _delivered(
     """What the run took; and for how many seconds all processors of this machine were at work meanwhile."""
     job = at.job(f"n{next(number)}-hosts", messages, hosts=count)
     manifest, home = ways.cas_manifest(job)
-    words = (program("cas"), "apply", manifest, "--quiet", *(("--engine", dask.engine) if dask else ()))
+    words = (program("cas"), "apply", manifest, "--quiet", *(dask.options_here if dask else ()))
     before = usage.busy()
     used = usage.ran(words, {**at.environment, "HOME": str(home)}, job.folder)
     busy = usage.busy() - before

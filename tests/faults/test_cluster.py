@@ -136,7 +136,7 @@ class Stage:
         return [float(line) for line in path.read_text(encoding="ascii").split()] if path.exists() else []
 
     def apply(self, sender: Sender, manifest: Path, *options: str) -> subprocess.Popen[str]:
-        return sender.start("apply", manifest, "--engine", self.cluster.engine, *options)
+        return sender.start("apply", manifest, *self.cluster.options_here, *options)
 
     def manifest(self, sender: Sender, way: str, name: str, messages: int, retries: int = 0) -> Path:
         """In two lanes; `name` is the project that they go to."""
