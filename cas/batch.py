@@ -15,6 +15,7 @@ from cas.inventory import Destination
 from cas.ledger import Entry, Ledger
 from cas.names import signature_name, timestamp
 from cas.parcel import Parcel
+from cas.receipts import Verify, is_unproved, problem
 from cas.signatures import Content
 from cas.transports.attempt import Progress, Shown, Stop, lanes_of
 from cas.transports.transport import Transport
@@ -44,6 +45,7 @@ class World:
     """Nothing is published where the other side cannot sync to disk."""
     hold: Callable[[Iterable[str]], AbstractContextManager[None]]
     """Keeps other runs on this machine out of some inboxes; raises LockError."""
+    verify: Verify
     remaining: Callable[[], float]
     """Seconds until the run has to end."""
     now: Callable[[], datetime]
@@ -154,6 +156,17 @@ class Batch:
             self._durable = self._world.engine(items, timeout, self._world, self._published)
         except CasError as error:
             self._fail(error)
+        self._prove(items)
+
+    def _prove(self, items: Sequence[Parcel]) -> None:
+        """What was found published counts only if its signature proves it: others can write there, too."""
+        for item in items:
+            if item.delivery.identity in self._open and is_unproved(item):
+                try:
+                    item.error = problem(item, self._world.verify)
+                except CasError as error:
+                    item.error = error
+                item.done = item.error is None
 
     def _catch_up(self, items: Sequence[Parcel]) -> None:
         """What another run has delivered while this one waited for the lock is done, and its bytes are gone."""

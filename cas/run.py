@@ -23,6 +23,7 @@ from cas.output.tenths import MOST_LINES, Tenths
 from cas.output.text import TextView
 from cas.plan import Delivery
 from cas.surroundings import Surroundings
+from cas.verdict import State, Verdict
 
 if TYPE_CHECKING:
     from cas.batch import World
@@ -80,6 +81,7 @@ def world(
             ),
             stop=stop,
             require_durable=policy.require_durable,
+            verify=partial(_verdict, policy, around),
             remaining=lambda: end - time.monotonic(),
             now=around.now,
             pause=pause,
@@ -125,6 +127,16 @@ def carried_out(
 
 def _over(event: Event) -> Event:
     return replace(event, open=False) if isinstance(event, DeliveryFinished) else event
+
+
+def _verdict(policy: Policy, around: Surroundings, content: bytes, signature: bytes) -> Verdict:
+    """By the keys that the policy names, or else by the user's own: those that sign here are among them."""
+    from cas.verifier import Verifier, verifier_for
+
+    found = verifier_for(policy, around.environment, around.home).verdict(content, signature)
+    if found.state is State.UNKNOWN_KEY and policy.keyring:
+        return Verifier(environment=around.environment).verdict(content, signature)
+    return found
 
 
 @contextmanager

@@ -27,6 +27,8 @@ class At(Enum):
     HALT = 6
     PUBLISH = 7
     DONE = 8
+    REFUSED = 9
+    """What stands does not prove the delivery: nothing is sent, and nothing is said to be there."""
 
 
 class Staged(Enum):
@@ -57,6 +59,8 @@ class Sender(NamedTuple):
 class Claim(NamedTuple):
     name: int
     published: bool
+    forged: bool = False
+    """Planted by somebody who can write to the inbox, and holds no key."""
 
 
 Pair = tuple[int, int]
@@ -71,6 +75,8 @@ class State(NamedTuple):
     published: frozenset[Pair]
     taken: frozenset[Pair]
     senders: tuple[Sender, ...]
+    forgeries: int = 0
+    """How many claims may still be planted."""
 
 
 Step = tuple[State, str]
@@ -78,12 +84,18 @@ Step = tuple[State, str]
 
 
 def violations(
-    deliveries: Sequence[int], *, runs: int, cleaning: Cleaning = Cleaning.ASIDE
+    deliveries: Sequence[int],
+    *,
+    runs: int,
+    cleaning: Cleaning = Cleaning.ASIDE,
+    forgeries: int = 0,
+    proof: bool = True,
 ) -> tuple[int, Counter[str]]:
     """All that can happen: how many states there are, and how often what is wrong comes up.
 
     `deliveries` names the delivery of each sender: `(0, 0, 1)` is three senders, two of them of one delivery. All want
-    the same first name. `runs` is how often each may be started again.
+    the same first name. `runs` is how often each may be started again; `forgeries`, how many claims somebody without a
+    key may plant. Without `proof` a sender believes whatever claim stands.
     """
     start = State(
         claims=(None,) * (max(deliveries) + 1),
@@ -92,11 +104,12 @@ def violations(
         published=frozenset(),
         taken=frozenset(),
         senders=tuple(Sender(delivery, At.LOOK, 0, runs, Staged.NONE) for delivery in deliveries),
+        forgeries=forgeries,
     )
     seen, queue, wrong = {start}, deque([start]), Counter[str]()
     while queue:
         state = queue.popleft()
-        following = list(_steps(state, cleaning))
+        following = list(_steps(state, cleaning, proof=proof))
         for after, bad in following:
             wrong[bad] += 1
             if after not in seen:
@@ -112,17 +125,24 @@ def _at_the_end(state: State) -> str:
     """What is wrong where nobody can take a step any more: HALT was lifted, and every crash was followed by a run."""
     arrived = Counter(delivery for _, delivery in state.published)
     stopped = {sender.delivery for sender in state.senders if sender.at is At.DONE}
-    missing = [d for d, claim in enumerate(state.claims) if claim and claim.published and not arrived[d]]
+    published = [d for d, claim in enumerate(state.claims) if claim and claim.published and not claim.forged]
+    missing = [d for d in published if not arrived[d]]
     return "a message was lost" if any(delivery in stopped for delivery in missing) else ""
 
 
-def _steps(state: State, cleaning: Cleaning) -> Iterator[Step]:
+def _steps(state: State, cleaning: Cleaning, *, proof: bool) -> Iterator[Step]:
+    for delivery, claim in enumerate(state.claims):
+        if state.forgeries and claim is None:  # a receipt, or a claim with another message in it
+            for published in (True, False):
+                planted = Claim(0, published=published, forged=True)
+                claims = _put(state.claims, delivery, planted)
+                yield state._replace(claims=claims, forgeries=state.forgeries - 1), ""
     for index, sender in enumerate(state.senders):
         if sender.runs:  # a crash, HALT lifted, or simply the next run; its folder stays, for whoever cleans
             yield _with(state, index, sender._replace(at=At.LOOK, name=0, runs=sender.runs - 1)), ""
         if sender.at is At.LOOK:
             yield from _cleaned(state, index, cleaning)
-        yield from _step(state, index, sender)
+        yield from _step(state, index, sender, proof=proof)
     for pair in state.published - state.taken:  # the receiver takes message and signature away
         yield state._replace(signatures=state.signatures - {pair}, taken=state.taken | {pair}), ""
 
@@ -139,7 +159,7 @@ def _cleaned(state: State, index: int, cleaning: Cleaning) -> Iterator[Step]:
             yield _with(state, other, sender._replace(staged=Staged.NONE)), ""
 
 
-def _step(state: State, index: int, sender: Sender) -> Iterator[Step]:
+def _step(state: State, index: int, sender: Sender, *, proof: bool) -> Iterator[Step]:
     delivery, name = sender.delivery, sender.name
     claim = state.claims[delivery]
 
@@ -147,8 +167,11 @@ def _step(state: State, index: int, sender: Sender) -> Iterator[Step]:
         return _with(on, index, sender._replace(at=at, **changes))
 
     match sender.at:
+        case At.LOOK if claim and claim.forged and proof:
+            yield to(At.REFUSED), ""
         case At.LOOK:
-            yield _standing(to, claim), ""
+            believed = bool(claim and claim.forged and claim.published)
+            yield _standing(to, claim), "delivered by the word of a forged receipt" if believed else ""
         case At.RESERVE:  # exclusive: the first to make the file has the name
             holder = state.names[name]
             if holder in (None, delivery):
@@ -173,6 +196,11 @@ def _step(state: State, index: int, sender: Sender) -> Iterator[Step]:
         case At.HALT:
             yield to(At.PUBLISH), ""
             yield to(At.DONE), ""  # HALT: stop, touch nothing
+        case At.PUBLISH if claim and not claim.published and claim.forged:
+            yield (
+                to(At.DONE, state._replace(claims=_put(state.claims, delivery, claim._replace(published=True)))),
+                ("a forged message was published as delivered"),
+            )
         case At.PUBLISH if claim and not claim.published:  # the message is renamed out of the claim, once
             claims = _put(state.claims, delivery, claim._replace(published=True))
             out = state._replace(claims=claims, published=state.published | {(name, delivery)})

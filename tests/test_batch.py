@@ -24,6 +24,7 @@ from cas.parcel import Parcel, parcel
 from cas.plan import Delivery, PlannedMessage
 from cas.transports.local import LocalFiles
 from cas.transports.transport import Claim, Envelope, Transport
+from cas.verdict import State, Verdict
 
 NOW = datetime(2026, 11, 23, 1, 31, 33, tzinfo=UTC)
 
@@ -70,6 +71,7 @@ class Bench:
             stop=self._stop,
             require_durable=False,
             hold=self.hold,
+            verify=lambda content, signature: Verdict(state=State.BAD),
             remaining=lambda: float("inf"),
             now=lambda: NOW,
             pause=self.naps.append,
@@ -246,7 +248,7 @@ def test_the_run_after_an_unknown_one_finds_it_there(home: Home):
 
     (finished,) = Bench(home).run(item())
 
-    assert (finished.outcome, finished.evidence) == (Outcome.UNCHANGED, "receipt")
+    assert (finished.outcome, finished.evidence) == (Outcome.UNCHANGED, "inbox")
 
 
 def test_a_failure_blocks_the_rest_of_its_lane_and_nothing_else(home: Home):

@@ -259,7 +259,7 @@ def test_with_no_memory_of_it_what_is_there_is_found(by: Engine, peer: Forge, tm
 
     events = by.apply(sent, state=tmp_path / "another")
 
-    assert {(event.outcome, event.evidence) for event in finished(events).values()} == {(Outcome.UNCHANGED, "receipt")}
+    assert {(event.outcome, event.evidence) for event in finished(events).values()} == {(Outcome.UNCHANGED, "inbox")}
     assert pairs(peer.inbox("docs")) == before
 
 
@@ -509,7 +509,7 @@ def test_a_worker_whose_answer_is_lost_for_good_leaves_it_unknown(by: Engine, pe
 
     assert outcomes(events) == [Outcome.UNKNOWN] * 2
     assert ended(events).exit_code is ExitCode.DELIVERY
-    assert {event.evidence for event in finished(by.apply(sent)).values()} == {"receipt"}
+    assert {event.evidence for event in finished(by.apply(sent)).values()} == {"inbox"}
     assert len(pairs(peer.inbox("docs"))) == 4
 
 

@@ -68,7 +68,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "archive",
         "reader",
     ),
-    5: ("parcel", "schedule", "intents", "batch", "crew", "work", "engine", "signatures", "executor"),
+    5: ("parcel", "schedule", "intents", "batch", "crew", "work", "engine", "signatures", "receipts", "executor"),
     6: (
         "signals",
         "worker",

@@ -148,7 +148,7 @@ def _clean(batch: Sequence[Progress], transport: Transport) -> None:
 
 async def _look(item: Progress, transport: Transport) -> None:
     if not item.done:
-        _stand_on(item, await transport.look(item.envelope.inbox, item.envelope.identity))
+        _stand_on(item, await transport.find(item.envelope))
 
 
 def _stand_on(item: Progress, claim: Claim | None) -> None:
@@ -160,7 +160,11 @@ def _stand_on(item: Progress, claim: Claim | None) -> None:
         raise given_up()
     published = claim.state is ClaimState.PUBLISHED
     item.done, item.ours, item.asked = published, published and item.asked, published and item.asked
-    item.evidence = "receipt" if published and not item.ours else None
+    item.evidence = _evidence(claim) if published and not item.ours else None
+
+
+def _evidence(claim: Claim) -> str:
+    return "inbox" if claim.present else "receipt"
 
 
 async def _reserve(lane: Sequence[Progress], transport: Transport) -> None:
@@ -248,7 +252,7 @@ def _publish(items: Sequence[Progress], transport: Transport, stop: Stop, shown:
         if item.ours:
             shown(item, item.name)
         else:
-            item.evidence = "receipt"
+            item.evidence = _evidence(_claim_of(item))
 
 
 async def _publish_signature(item: Progress, transport: Transport, stop: Stop) -> None:

@@ -51,8 +51,8 @@ class Files(Protocol):
     async def kind(self, path: str) -> Kind | None:
         """What stands there, links not followed; None for nothing."""
 
-    async def read(self, path: str) -> bytes | None:
-        """A file's bytes, cut off after LARGEST_READ; None where nothing stands."""
+    async def read(self, path: str, limit: int = LARGEST_READ) -> bytes | None:
+        """A file's bytes, cut off after `limit` or a little more; None where nothing stands."""
 
     async def names(self, folder: str) -> list[str]:
         """What a folder holds, unsorted."""

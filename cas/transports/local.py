@@ -46,14 +46,14 @@ class LocalFiles:
                 return None
             return Kind.FILE if stat.S_ISREG(mode) else Kind.FOLDER if stat.S_ISDIR(mode) else Kind.OTHER
 
-    async def read(self, path: str) -> bytes | None:
+    async def read(self, path: str, limit: int = LARGEST_READ) -> bytes | None:
         with _told(path):
             try:
                 handle = os.open(self.absolute(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             except FileNotFoundError:
                 return None
             with open(handle, "rb") as file:
-                return file.read(LARGEST_READ)
+                return file.read(limit)
 
     async def names(self, folder: str) -> list[str]:
         with _told(folder):

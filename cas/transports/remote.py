@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cas.errors import CasError, HaltError, TransferError
 from cas.transports import causes, orders, wire
 from cas.transports.attempt import WINDOW, Progress, Shown, Stop
-from cas.transports.files import Kind, T, Task, resumed
+from cas.transports.files import LARGEST_READ, Kind, T, Task, resumed
 from cas.transports.transport import Transport
 
 if TYPE_CHECKING:
@@ -240,8 +240,8 @@ class RemoteFiles:
     async def kind(self, path: str) -> Kind | None:
         return await self._asked(wire.kind, "kind", path)
 
-    async def read(self, path: str) -> bytes | None:
-        return await self._asked(wire.unpacked, "read", path)
+    async def read(self, path: str, limit: int = LARGEST_READ) -> bytes | None:
+        return await self._asked(wire.unpacked, "read", path, limit)
 
     async def names(self, folder: str) -> list[str]:
         return await self._asked(wire.texts, "names", folder)

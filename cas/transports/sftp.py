@@ -73,7 +73,7 @@ class SftpFiles:
         except Refused as no:
             raise await self._error(no, path) from no
 
-    async def read(self, path: str) -> bytes | None:
+    async def read(self, path: str, limit: int = LARGEST_READ) -> bytes | None:
         try:
             handle = await self._opened(path, wire.SFTP_FLAG_READ)
         except Refused as no:
@@ -82,7 +82,7 @@ class SftpFiles:
             raise await self._error(no, path) from no
         content = b""
         try:
-            while len(content) < LARGEST_READ:
+            while len(content) < limit:
                 answer = await Request(wire.CMD_READ, (handle, Wide(len(content)), CHUNK))
                 content += answer.get_string()
         except Refused as no:

@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 from cas.errors import CasError, TransferError
 from cas.names import is_canonical, signature_name
-from cas.transports.files import Files, Kind, T, Task
+from cas.transports.files import LARGEST_READ, Files, Kind, T, Task
 
 WORKSHOP = ".tmp.cas"
 STAGED, ASIDE = "new", "old"
 LINK_TRIES = 3
+TIME_LENGTH = len("20261123T013133Z")
 MESSAGE, SIGNATURE, RECORD, WITHDRAWN = "message", "signature", "record", "withdrawn"
+PROOF = "proof"
+"""The signature once its message was published: under this name no run that comes late links it into the inbox."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +51,19 @@ class ClaimState(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What stands in an inbox under an identity. Its name and signature count, not those of a later run."""
+    """What stands in an inbox under an identity. Its name and signature count, not those of a later run.
+
+    Anybody who can write there can plant one. `signature`: what is to prove a signed one; None where it was not looked
+    for, or is gone. `present`: the message was still in the inbox.
+    """
 
     identity: str
     inbox: str
     name: str
     signed: bool
     state: ClaimState
+    signature: bytes | None = None
+    present: bool = False
 
     @property
     def folder(self) -> str:
@@ -95,13 +105,54 @@ class Transport:
             raise TransferError(f"not a folder: `{folder}`", code="file-operation-failed", permanent=True)
         return made
 
+    async def find(self, envelope: Envelope) -> Claim | None:
+        """The claim that stands for a delivery, if it can be the delivery's: with what is to prove that.
+
+        Raises TransferError, `receipt-refused`, where its record is of another delivery, or another message is in it.
+        Whether its signature is good is for the sender to find out, who has gpg.
+        """
+        folder = _claim_folder(envelope.inbox, envelope.identity)
+        record = await self._content(f"{folder}/{RECORD}", _damaged(folder))
+        if record is None:
+            return None
+        claim = await self._claim_of(record, envelope.inbox, envelope.identity)
+        if why := _mismatch(_fields(record, folder), envelope):
+            raise refused(claim, why)
+        signature = await self._proof(folder) if claim.signed else None
+        if claim.state is ClaimState.PUBLISHED:
+            present = await self.files.kind(f"{claim.inbox}/{claim.name}") is Kind.FILE
+            if claim.signed and signature is None and present:  # a receipt of an earlier cas, which kept none
+                signature = await self._signature_in_inbox(claim, envelope)
+            return replace(claim, signature=signature, present=present)
+        expected = envelope.content()
+        content = await self._content(f"{folder}/{MESSAGE}", _damaged(folder), len(expected) + 1)
+        if content is not None and content != expected:
+            raise refused(claim, "the message in it has other bytes than the one that is to be delivered")
+        return replace(claim, signature=signature)
+
+    async def _proof(self, folder: str) -> bytes | None:
+        """A claim's signature, whether or not the claim was closed."""
+        kept = await self._content(f"{folder}/{SIGNATURE}", _damaged(folder))
+        return await self._content(f"{folder}/{PROOF}", _damaged(folder)) if kept is None else kept
+
+    async def _signature_in_inbox(self, claim: Claim, envelope: Envelope) -> bytes | None:
+        """The signature beside the message in the inbox, if that is the message's bytes."""
+        visible = f"{claim.inbox}/{claim.name}"
+        expected = envelope.content()
+        if await self._content(visible, _foreign(visible), len(expected) + 1) != expected:
+            return None
+        return await self._content(signature_name(visible), _foreign(visible))
+
     async def look(self, inbox: str, identity: str) -> Claim | None:
         """The claim that stands for an identity, whoever made it."""
         folder = _claim_folder(inbox, identity)
         record = await self._content(f"{folder}/{RECORD}", _damaged(folder))
-        if record is None:
-            return None
-        name, signed = _parsed_record(record, folder)
+        return None if record is None else await self._claim_of(record, inbox, identity)
+
+    async def _claim_of(self, record: bytes, inbox: str, identity: str) -> Claim:
+        folder = _claim_folder(inbox, identity)
+        fields = _fields(record, folder)
+        name, signed = fields["name"], fields["signed"]
         state = ClaimState.PUBLISHED
         if await self.files.kind(f"{folder}/{MESSAGE}"):
             state = ClaimState.CLAIMED
@@ -138,13 +189,19 @@ class Transport:
 
         On disk once the workshop was synced.
         """
+        ours = False
         try:
-            if not await self.files.move_folder(folder, _claim_folder(envelope.inbox, envelope.identity)):
+            ours = await self.files.move_folder(folder, _claim_folder(envelope.inbox, envelope.identity))
+            if not ours:
                 await self.unstage(folder)
         except TransferError:
             if await self.files.kind(folder) is not None:
                 raise
-        standing = await self.look(envelope.inbox, envelope.identity)
+        if ours:
+            standing = await self.look(envelope.inbox, envelope.identity)
+            standing = standing and replace(standing, signature=envelope.signature)
+        else:
+            standing = await self.find(envelope)
         if standing is None:
             raise _taken_away(envelope)
         return standing
@@ -183,6 +240,7 @@ class Transport:
         standing = await self.look(inbox, identity)
         if standing is not None and standing.state is ClaimState.PUBLISHED:
             await self.files.remove(f"{standing.folder}/{SIGNATURE}")
+            await self.files.remove(f"{standing.folder}/{PROOF}")
             await self.files.remove(f"{standing.folder}/{RECORD}")
             await self.files.remove_folder(standing.folder)
             await self.files.remove(f"{workshop(inbox)}/name-{name}")
@@ -235,13 +293,13 @@ class Transport:
             raise _foreign(target)
         return False
 
-    async def _content(self, path: str, otherwise: TransferError) -> bytes | None:
+    async def _content(self, path: str, otherwise: TransferError, limit: int = LARGEST_READ) -> bytes | None:
         """A file's bytes, None where nothing stands; raises `otherwise` for what is none, such as a FIFO."""
         match await self.files.kind(path):
             case None:
                 return None
             case Kind.FILE:
-                return await self.files.read(path)
+                return await self.files.read(path, limit)
             case _:
                 raise otherwise
 
@@ -261,8 +319,9 @@ class Transport:
         return True
 
     async def close(self, claim: Claim) -> None:
-        """Reduce the claim of a published message to its record: the receipt."""
-        await self.files.remove(f"{claim.folder}/{SIGNATURE}")
+        """Reduce the claim of a published message to the receipt: its record, and its signature as the proof."""
+        if claim.signed:
+            await self.files.move(f"{claim.folder}/{SIGNATURE}", f"{claim.folder}/{PROOF}")
 
     async def _make_folders(self, path: str) -> bool:
         if await self.files.kind(path):  # a folder, or a link to one: what the user set up is followed
@@ -330,16 +389,37 @@ def _claim_folder(inbox: str, identity: str) -> str:
     return f"{workshop(inbox)}/{identity}"
 
 
-def _parsed_record(record: bytes, folder: str) -> tuple[str, bool]:
-    """Name and signedness. The other side wrote this: a name that would lead elsewhere is refused."""
+def _fields(record: bytes, folder: str) -> Mapping[str, Any]:
+    """The fields of a record. The other side wrote this: a name that would lead elsewhere is refused."""
     try:
         fields = json.loads(record)
         name, signed = fields["name"], fields["signed"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        name, signed = None, None
+        fields, name, signed = {}, None, None
     if not isinstance(name, str) or not isinstance(signed, bool) or not is_canonical(name):
         raise _damaged(folder)
-    return name, signed
+    return dict(fields)
+
+
+def _mismatch(fields: Mapping[str, Any], envelope: Envelope) -> str | None:
+    """In what a record is not that of a delivery. Its time, and that in its name, may be those of an earlier run."""
+    for key in ("identity", "digest", "sender"):
+        if fields.get(key) != getattr(envelope, key):
+            return f"it has another {key} than the delivery"
+    if str(fields["name"])[TIME_LENGTH:] != envelope.name[TIME_LENGTH:]:
+        return "its name is of another sender or conversation than the delivery's"
+    return "it is of an unsigned delivery" if envelope.signature is not None and not fields["signed"] else None
+
+
+def refused(claim: Claim, why: str) -> TransferError:
+    """The error of a claim or receipt that does not prove that this delivery was made."""
+    what = "receipt" if claim.state is ClaimState.PUBLISHED else "claim"
+    return TransferError(
+        f"the {what} `{claim.folder}` does not prove this delivery: {why}",
+        code="receipt-refused",
+        permanent=True,
+        hint=f"find out who wrote it; move it away (mv {claim.folder} ELSEWHERE), then: cas retry --all",
+    )
 
 
 def given_up() -> TransferError:

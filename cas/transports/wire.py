@@ -21,6 +21,7 @@ from cas.transports.transport import Claim, ClaimState, Envelope
 
 LONGEST_LINE = 64 << 20
 LONGEST_TEXT = 500
+LARGEST_SIGNATURE = 32 << 10
 CODE = re.compile(r"[a-z][a-z-]{0,39}")
 Fields = Mapping[str, Any]
 
@@ -156,7 +157,14 @@ def standing(item: Progress) -> Fields:
     return {
         "identity": item.envelope.identity,
         "name": item.envelope.name,
-        "claim": claim and {"name": claim.name, "signed": claim.signed, "state": claim.state.value},
+        "claim": claim
+        and {
+            "name": claim.name,
+            "signed": claim.signed,
+            "state": claim.state.value,
+            "signature": packed(claim.signature),
+            "present": claim.present,
+        },
         "made_inbox": item.made_inbox,
         "asked": item.asked,
         "done": item.done,
@@ -172,7 +180,7 @@ def stand(item: Progress, found: Fields) -> None:
     item.claim = _claim(item.envelope, found.get("claim"))
     item.made_inbox = item.made_inbox or truth(found.get("made_inbox"))
     item.asked, item.done, item.ours = (truth(found.get(key)) for key in ("asked", "done", "ours"))
-    item.evidence = "receipt" if found.get("evidence") else None
+    item.evidence = found["evidence"] if found.get("evidence") in ("inbox", "receipt") else None
     item.error = None if found.get("error") is None else error_of(found["error"])
     item.tried = True
 
@@ -187,7 +195,16 @@ def _claim(envelope: Envelope, found: object) -> Claim | None:
         name=canonical(found.get("name")),
         signed=truth(found.get("signed")),
         state=ClaimState(found.get("state")),
+        signature=_signature(found.get("signature")),
+        present=truth(found.get("present")),
     )
+
+
+def _signature(found: object) -> bytes | None:
+    signature = unpacked(found)
+    if signature is not None and len(signature) > LARGEST_SIGNATURE:
+        raise ValueError("no signature is so large")
+    return signature
 
 
 def canonical(name: object) -> str:
