@@ -14,40 +14,37 @@ from typing import Any
 
 from cas.diagnostics import Diagnostic
 from cas.names import digest
-from cas.plan import DELIVER, Delivery, Plan, compact, digest_of, fields
+from cas.plan import DELIVER, Delivery, Plan, Signing, compact, digest_of, fields
 from cas.plan_file import PlanFile, malformed
 
 SEAL = "cas-bundle-1"
-Wanted = tuple[str, str]
-"""A message's digest, and the fingerprint of the key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """What a bundle holds beside its plan: messages by digest, signatures, and seals by key."""
+    """What a bundle holds beside its plan: messages by digest, signatures by identity, and seals by key."""
 
     contents: Mapping[str, bytes]
-    signatures: Mapping[Wanted, bytes]
+    signatures: Mapping[str, bytes]
     seals: Mapping[str, bytes]
 
 
-def signed(plan: Plan) -> tuple[Wanted, ...]:
-    """What is to be signed, each once."""
-    delivered = (one for one in plan.deliveries if one.action == DELIVER and one.sign)
-    return tuple(dict.fromkeys((one.message.digest, one.sign.key) for one in delivered if one.sign and one.sign.key))
+def signed(plan: Plan) -> tuple[Signing, ...]:
+    """What is to be signed."""
+    return tuple(one.signing for one in plan.deliveries if one.action == DELIVER and one.signing)
 
 
 def keys(plan: Plan) -> tuple[str, ...]:
     """The keys that sign something, each once."""
-    return tuple(dict.fromkeys(key for _, key in signed(plan)))
+    return tuple(dict.fromkeys(one.key for one in signed(plan)))
 
 
-def body(plan: Plan, content: Callable[[str], bytes], signatures: Mapping[Wanted, bytes]) -> dict[str, Any]:
+def body(plan: Plan, content: Callable[[str], bytes], signatures: Mapping[Signing, bytes]) -> dict[str, Any]:
     """What is sealed: the plan, with each message that is to be delivered, and its signature, in it."""
     whole: dict[str, Any] = fields(plan)
     for one, told in zip(plan.deliveries, whole["deliveries"], strict=True):
         if one.action == DELIVER:
-            signature = signatures[one.message.digest, one.sign.key] if one.sign and one.sign.key else None
+            signature = signatures[one.signing] if one.signing else None
             told["message"] |= {
                 "content": base64.b64encode(content(one.message.digest)).decode("ascii"),
                 "signature": None if signature is None else signature.decode("ascii"),
@@ -71,16 +68,15 @@ def parse(held: PlanFile) -> tuple[Bundle, tuple[Diagnostic, ...]]:
     """What is in a bundle, and what of it does not fit its plan. Who signed is not looked at here."""
     found: list[Diagnostic] = []
     contents: dict[str, bytes] = {}
-    signatures: dict[Wanted, bytes] = {}
+    signatures: dict[str, bytes] = {}
     for one, told in zip(held.plan.deliveries, held.body["deliveries"], strict=True):
         if one.action != DELIVER:
             continue
         try:
             content, signature = _content(one, told["message"] or {}), _signature(one, told["message"] or {})
             contents[one.message.digest] = content
-            wanted = one.message.digest, (one.sign and one.sign.key) or ""
-            if signature is not None and signatures.setdefault(wanted, signature) != signature:
-                raise ValueError("its message has another signature elsewhere in the bundle")
+            if signature is not None:
+                signatures[one.identity] = signature
         except ValueError as error:
             found.append(malformed(f"`{one.id}`: {error}", held.file))
     seals = {key: seal.encode("utf-8", "replace") for key, seal in held.body["seals"].items()}

@@ -12,13 +12,12 @@ from pathlib import Path
 
 from cas import bundle as bundles
 from cas import loader, planner
-from cas.bundle import Bundle, Wanted
+from cas.bundle import Bundle
 from cas.diagnostics import Diagnostic, InvalidInput
 from cas.errors import CasError
 from cas.inventory import Inventory, resolve
-from cas.names import digest
 from cas.output.diagnostics import from_error
-from cas.plan import DELIVER, Plan
+from cas.plan import DELIVER, Plan, Signing
 from cas.plan_file import ANEW, PlanFile, refusal, untimely
 from cas.preparation import Ready
 from cas.redraft import redrafted, sends
@@ -52,7 +51,7 @@ def bundled(ready: Ready, signer: Signer, seal_with: Sequence[str] = ()) -> byte
 
     Raises InvalidInput, SigningError.
     """
-    made = signatures(bundles.signed(ready.plan), content=ready.contents, sign=signer.sign, stop=lambda: None)
+    made = signatures(bundles.signed(ready.plan), content=ready.contents, sign=signer.signature, stop=lambda: None)
     good = {wanted: result for wanted, result in made.items() if not isinstance(result, CasError)}
     if errors := [result for result in made.values() if isinstance(result, CasError)]:
         raise InvalidInput(dict.fromkeys(map(from_error, errors)))
@@ -98,7 +97,7 @@ def proved(
         policy=inventory.policy,
         warnings=tuple(warnings),
         stated=held.digest,
-        sign=lambda content, key: bundle.signatures[digest(content), key],
+        sign=lambda _, signing: bundle.signatures[signing.identity],
     )
 
 
@@ -125,26 +124,27 @@ def _too_large(bundle: Bundle, inventory: Inventory, file: str) -> Iterator[Diag
 
 def _unsound(held: PlanFile, bundle: Bundle, verifier: Verifier) -> Iterator[Diagnostic]:
     """What of the signatures and the seals is not good, or not by the key that is planned."""
-    ids = {
-        (one.message.digest, one.sign.key): one.id
-        for one in reversed(held.plan.deliveries)
-        if one.action == DELIVER and one.sign and one.sign.key
-    }
+    ids = {one.identity: one.id for one in held.plan.deliveries}
     text = bundles.seal_text(held.body)
 
-    def looked_at(wanted: Wanted) -> Verdict | CasError:
-        name, key = wanted
-        content, signature = (bundle.contents[name], bundle.signatures[wanted]) if name else (text, bundle.seals[key])
+    def looked_at(wanted: Signing) -> Verdict | CasError:
+        sealed = not wanted.identity
+        content = text if sealed else bundle.contents[wanted.digest]
         try:
-            return verifier.verdict(content, signature)
+            return verifier.verdict(content, bundle.seals[wanted.key] if sealed else bundle.signatures[wanted.identity])
         except CasError as error:
             return error
 
-    wanted = [("", key) for key in bundle.seals] + [one for one in bundle.signatures if one[0] in bundle.contents]
+    wanted = [Signing(digest="", key=key, address="", identity="") for key in bundle.seals]
+    wanted += [one for one in bundles.signed(held.plan) if one.digest in bundle.contents]
+    wanted = [one for one in wanted if not one.identity or one.identity in bundle.signatures]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for one, found in zip(wanted, pool.map(looked_at, wanted), strict=True):
-            if isinstance(found, CasError) or not found.good or found.key != one[1]:
-                yield _told(ids.get(one), one[1], found, held.file)
+            if isinstance(found, CasError) or not found.good or found.key != one.key:
+                yield _told(ids.get(one.identity), one.key, found, held.file)
+            elif one.identity and not found.is_for(one.identity):
+                words = f"`{ids[one.identity]}`: the signature of its message was made for another delivery"
+                yield refusal("plan-signature", words, held.file, ANEW)
 
 
 def _told(id_: str | None, key: str, found: Verdict | CasError, file: str) -> Diagnostic:

@@ -235,7 +235,7 @@ def deliver(
     """Carry out what is ready. `engine`: by whom; `keep`: what failed leaves a marker, and can be retried."""
     from cas.executor import execute  # here, since `plan` and `validate` go without it
 
-    sign = ready.sign or _signer(around).sign
+    sign = ready.sign or _signer(around).signature
     with (
         chosen(engine, around, console.say) as by,
         world(ready.policy, ready.root, limits, around, by) as given,

@@ -11,9 +11,10 @@ from cas.diagnostics import Diagnostic, InvalidInput, Place
 from cas.drafts import Draft, Source
 from cas.errors import ExitCode
 from cas.manifest import BodyMessage, FileMessage, TemplateMessage, Value
-from cas.message import Message, frontmatter
+from cas.message import Message, addressed, frontmatter
 from cas.message import parse as parse_message
 from cas.names import digest, timestamp
+from cas.names import identity as identity_of
 from cas.scope import Scope, related
 
 ATTRIBUTES = {"conversation": "CONVERSATION_ID", "type": "MESSAGE_TYPE", "sequence": "SEQUENCE"}
@@ -58,12 +59,16 @@ def _from_body(draft: Draft, wanted: BodyMessage, scope: Scope, source: Source, 
     place = wanted.place or Place(file=source.manifest.file)
     body = scope.body(wanted.text, place)
     given = {"timestamp": timestamp(clock), **header}
-    block = frontmatter(**given, place=place)
+    lasting = block = frontmatter(**given, place=place)
+    if "timestamp" not in header:  # that of the clock is another one each time
+        lasting = "".join(line for line in block.splitlines(True) if not line.startswith("#+TIMESTAMP:"))
+    identifying = digest((lasting + body).encode("utf-8", "surrogatepass"))
+    address = draft.destination.address
+    identity = identity_of(draft.sender, address, header["conversation"], header["sequence"], identifying)
+    block = frontmatter(**given, extra=addressed(address, identity), place=place)
     content = (block + body).encode("utf-8", "surrogatepass")
     message = parse_message(content, place=place)
     source.library.hold(message, content, place)
-    lasting = "".join(line for line in block.splitlines(True) if not line.startswith("#+TIMESTAMP:")) + body
-    identifying = message.digest if "timestamp" in header else digest(lasting.encode("utf-8", "surrogatepass"))
     return replace(draft, message=message, identifying=identifying, origin=source.origin)
 
 

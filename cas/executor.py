@@ -73,7 +73,7 @@ def _set_out(plan: Plan, known: Mapping[str, Entry], world: World, content: Cont
     """
     deliveries = [delivery for delivery in plan.deliveries if delivery.action == DELIVER]
     new = [delivery for delivery in deliveries if delivery.identity not in known]
-    wanted = [(delivery.message.digest, delivery.sign.key) for delivery in new if delivery.sign and delivery.sign.key]
+    wanted = [signing for delivery in new if (signing := delivery.signing)]
     # Beside gpg, which leaves this process nothing to do. Nothing else may import meanwhile: cycles would come apart.
     loading = Thread(target=transports.load, args=([delivery.destination for delivery in new if wanted],))
     loading.start()
@@ -83,8 +83,7 @@ def _set_out(plan: Plan, known: Mapping[str, Entry], world: World, content: Cont
         if delivery.identity in known:
             yield begun(delivery, known[delivery.identity], world.ledger)
             continue
-        key = delivery.sign.key if delivery.sign else None
-        result = made[delivery.message.digest, key] if key else None
+        result = made[delivery.signing] if delivery.signing else None
         signature, error = (None, result) if isinstance(result, CasError) else (result, None)
         yield parcel(
             delivery,

@@ -24,13 +24,18 @@ SEQUENCE = re.compile(r"[0-9]{1,9}", re.ASCII)
 REQUIRED = ("CONVERSATION_ID", "MESSAGE_TYPE", "SEQUENCE", "TIMESTAMP", "PROTOCOL_VERSION")
 PROTOCOL_VERSION = "1.0"
 TYPES = ("request", "progress", "query", "pushback", "complete", "release", "escalate")
+TO, MESSAGE_ID = "TO", "MESSAGE_ID"
+LONGEST_FURTHER = 300
 LONGEST_SHOWN = 60
 MOST_COMPARED = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """A sound message: the digest and the number of its bytes, and its frontmatter's required values."""
+    """A sound message: the digest and the number of its bytes, and its frontmatter's required values.
+
+    `to`: the inbox that it says it is for, `<machine>.<project>`; `message_id`: the delivery that it says it is.
+    """
 
     digest: str
     size: int
@@ -39,6 +44,8 @@ class Message:
     sequence: int
     timestamp: str
     protocol_version: str
+    to: str | None = None
+    message_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +70,18 @@ def parse(content: bytes, *, place: Place) -> Message:
         sequence=int(values["SEQUENCE"].text),
         timestamp=values["TIMESTAMP"].text,
         protocol_version=values["PROTOCOL_VERSION"].text,
+        to=_further(values, TO),
+        message_id=_further(values, MESSAGE_ID),
     )
+
+
+def addressed(address: str, identity: str) -> dict[str, str]:
+    """The keys of a message that cas makes, which say for which inbox and which delivery it is."""
+    return {TO: address, MESSAGE_ID: identity}
+
+
+def _further(values: Mapping[str, _Value], key: str) -> str | None:
+    return (values[key].text[:LONGEST_FURTHER] or None) if key in values else None
 
 
 def frontmatter(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from cas.inventory import Destination
 from cas.manifest import Retry, Sign
@@ -58,6 +59,15 @@ NO_MESSAGE = PlannedMessage(source="", digest="", bytes=0, conversation="", type
 """Of what `when` leaves out: nobody made one."""
 
 
+class Signing(NamedTuple):
+    """A signature that a delivery needs: of its message, by a key, and saying for which inbox and delivery it is."""
+
+    digest: str
+    key: str
+    address: str
+    identity: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """One message to one inbox. `sign.key` is a full fingerprint; None for an unsigned send, and one that is skipped.
@@ -89,6 +99,15 @@ class Delivery:
     def name(self) -> str:
         """The canonical name of the message."""
         return self.files[-1]
+
+    @property
+    def signing(self) -> Signing | None:
+        """The signature that it needs; None for an unsigned send, and one whose key is not known."""
+        if self.sign is None or not self.sign.key:
+            return None
+        return Signing(
+            digest=self.message.digest, key=self.sign.key, address=self.destination.address, identity=self.identity
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from cas.inventory import Inventory, Policy
 from cas.manifest import FileMessage, Manifest, Retry, Send, Sign, Target
 from cas.message import parse as parse_message
 from cas.names import NAME_RULE, is_name, sender_of
-from cas.plan import Input, Plan, fields
+from cas.plan import Input, Plan, Signing, fields
 from cas.root import Root
 from cas.selection import Selection
 from cas.surroundings import Surroundings
@@ -58,7 +58,7 @@ class Ready:
     policy: Policy
     warnings: tuple[Diagnostic, ...]
     stated: str | None = None
-    sign: Callable[[bytes, str], bytes] | None = None
+    sign: Callable[[bytes, Signing], bytes] | None = None
 
     @property
     def digest(self) -> str:

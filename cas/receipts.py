@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from cas.errors import TransferError
 from cas.parcel import Parcel
-from cas.transports.transport import refused
+from cas.transports.transport import planned_content, refused
 from cas.verdict import Verdict
 
 Verify = Callable[[bytes, bytes], Verdict]
@@ -30,9 +30,14 @@ def problem(item: Parcel, verify: Verify) -> TransferError | None:
     assert own is not None
     if claim.signature is None:
         return refused(claim, "it holds no signature, and the message is not in the inbox any more")
-    content = item.envelope.content()
-    key = item.delivery.sign.key if item.delivery.sign and item.delivery.sign.key else verify(content, own).key
+    content = planned_content(item.envelope, claim)
+    if content is None:
+        return refused(claim, "it has another digest than the delivery")
+    planned = item.delivery.sign and item.delivery.sign.key
+    key = planned or verify(item.envelope.content(), own).key
     found = verify(content, claim.signature)
     if not found.good:
         return refused(claim, f"the message that is to be delivered {found}")
+    if not found.is_for(item.envelope.identity):
+        return refused(claim, "its signature was made for another delivery")
     return None if found.key == key else refused(claim, f"it is signed by {found.key}, and not by {key}")

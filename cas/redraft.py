@@ -8,7 +8,7 @@ from cas.diagnostics import Diagnostic, InvalidInput, Place
 from cas.drafts import Draft
 from cas.inventory import Destination
 from cas.manifest import FileMessage, Send, Sign, Target, Value
-from cas.message import Message
+from cas.message import Message, addressed
 from cas.message import parse as parse_message
 from cas.names import digest, identity, timestamp
 from cas.plan import DELIVER, NO_MESSAGE, Delivery, Plan, PlannedMessage, loop_of
@@ -86,9 +86,13 @@ def _message(planned: PlannedMessage) -> Message | None:
 def _identifying(
     one: Delivery, plan: Plan, destination: Destination, message: Message | None, content: bytes | None
 ) -> str:
-    """Which digest the identity was made from: without its TIMESTAMP line, where the plan's clock had given that."""
+    """Which digest the identity was made from: that of a message which cas made, without the lines that cas added."""
     if message is None or content is None:
         return one.message.digest
-    lasting = digest(content.replace(f"#+TIMESTAMP: {timestamp(plan.clock)}\n".encode(), b"", 1))
-    named = identity(one.sender, destination.address, message.conversation, message.sequence, lasting)
-    return lasting if named == one.identity else message.digest
+    added = "".join(f"#+{key}: {value}\n" for key, value in addressed(destination.address, one.identity).items())
+    bare = content.replace(added.encode(), b"", 1)
+    undated = bare.replace(f"#+TIMESTAMP: {timestamp(plan.clock)}\n".encode(), b"", 1)
+    for lasting in map(digest, (undated, bare)):
+        if identity(one.sender, destination.address, message.conversation, message.sequence, lasting) == one.identity:
+            return lasting
+    return message.digest

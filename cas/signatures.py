@@ -1,51 +1,49 @@
-"""Signatures for a run: each distinct message signed once for each key, several at a time."""
+"""Signatures for a run: one for each delivery, since a signature says which delivery it is for; several at a time."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import chain
 
 from cas.errors import CasError, HaltError, SigningError
+from cas.plan import Signing
 
 AT_ONCE = max(2, min(4, os.cpu_count() or 1))
 """One gpg-agent serves all: more processes than this gain nothing."""
 
 Content = Callable[[str], bytes]
 """A message's bytes, by digest; raises CasError."""
-Sign = Callable[[bytes, str], bytes]
-"""The signature of some bytes by the key with a fingerprint; raises SigningError."""
-Wanted = tuple[str, str]
-"""A message's digest, and the fingerprint of the key."""
+Sign = Callable[[bytes, Signing], bytes]
+"""The signature of some bytes; raises SigningError."""
 
 
 def signatures(
-    wanted: Iterable[Wanted], *, content: Content, sign: Sign, stop: Callable[[], HaltError | None]
-) -> Mapping[Wanted, bytes | CasError]:
+    wanted: Iterable[Signing], *, content: Content, sign: Sign, stop: Callable[[], HaltError | None]
+) -> Mapping[Signing, bytes | CasError]:
     """The signature of each, or why there is none. What `stop` says ends it: the rest gets that error.
 
     Of each key one goes first, and alone: it may ask for its passphrase, and what it cannot do, it cannot do again.
     """
-    keys: dict[str, list[str]] = {}
-    for digest, key in dict.fromkeys(wanted):
-        keys.setdefault(key, []).append(digest)
+    keys: dict[str, list[Signing]] = {}
+    for one in dict.fromkeys(wanted):
+        keys.setdefault(one.key, []).append(one)
 
-    def signed(key: str, digest: str) -> bytes | CasError:
+    def signed(one: Signing) -> bytes | CasError:
         if error := stop():
             return error
         try:
-            return sign(content(digest), key)
+            return sign(content(one.digest), one)
         except CasError as error:
             return stop() or error  # the signal that stops cas may have ended gpg too
 
-    made: dict[Wanted, bytes | CasError] = {}
+    made: dict[Signing, bytes | CasError] = {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for key, (first, *rest) in keys.items():
-            one = signed(key, first)
-            again = (one for _ in rest) if _of_the_key(one) else pool.map(partial(signed, key), rest)
-            made.update(zip(((digest, key) for digest in (first, *rest)), chain([one], again), strict=True))
+        for first, *rest in keys.values():
+            result = signed(first)
+            again = (result for _ in rest) if _of_the_key(result) else pool.map(signed, rest)
+            made.update(zip((first, *rest), chain([result], again), strict=True))
     return made
 
 

@@ -8,11 +8,13 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from types import MappingProxyType
 
 from cas import gpg, keys
 from cas.errors import SigningError
 from cas.names import full_fingerprint
-from cas.verdict import OF_BYTES
+from cas.plan import Signing
+from cas.verdict import FOR, OF_BYTES, OF_DELIVERY
 
 FLOOR = ("--digest-algo", "SHA512", "--no-textmode")
 """Whatever gpg.conf says."""
@@ -68,13 +70,33 @@ class Signer:
                 return STATES.get(row[1], "cannot sign: it has no key for that which is valid")
         return "is not among the secret keys"
 
-    def sign(self, content: bytes, fingerprint: str) -> bytes:
+    def signature(self, content: bytes, wanted: Signing) -> bytes:
+        """The signature that a delivery needs; with notations for whom and for which delivery it is.
+
+        Receivers that do not know these notations pass them by (RFC 9580, 5.2.3.24). Raises SigningError.
+        """
+        notations = {FOR: wanted.address, OF_DELIVERY: wanted.identity}
+        return self.sign(content, wanted.key, notations)
+
+    def sign(self, content: bytes, fingerprint: str, notations: Mapping[str, str] = MappingProxyType({})) -> bytes:
         """The armoured detached signature of `content` by that key or a subkey of it. Raises SigningError."""
+        noted = [word for name, value in notations.items() for word in ("--sig-notation", f"{name}={value}")]
         read, write = os.pipe()
         with open(read, "rb") as status_file:
             try:
                 result = self._run(
-                    ("--status-fd", str(write), *FLOOR, "-u", fingerprint, "--detach-sign", "--armor", "-o", "-"),
+                    (
+                        "--status-fd",
+                        str(write),
+                        *FLOOR,
+                        *noted,
+                        "-u",
+                        fingerprint,
+                        "--detach-sign",
+                        "--armor",
+                        "-o",
+                        "-",
+                    ),
                     content=content,
                     keep=(write,),
                 )

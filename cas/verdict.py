@@ -6,7 +6,8 @@ its key has expired or was revoked: gpg's exit code says less.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -17,6 +18,13 @@ NO_PUBLIC_KEY = "9"
 OF_BYTES, OF_TEXT = "00", "01"
 """Classes of signatures (RFC 9580, 5.2.1): of a document's bytes; or of its text, whatever its line ends are. Others
 certify keys."""
+
+
+FOR, OF_DELIVERY = "to@cas", "id@cas"
+"""The notations of a signature by cas: the inbox that the message is for, and the identity of the delivery."""
+
+
+ESCAPED = re.compile("%([0-9A-Fa-f]{2})")
 
 
 class State(Enum):
@@ -67,7 +75,8 @@ class Verdict:
     """`key`: the primary key's fingerprint; of a key that is not known, what the signature calls it; else None.
 
     `user`: the name that the key has here, as gpg gives it. `why`: what is wrong with what cannot be read, where that
-    is known. `made_by`: the fingerprint of the key that signed, which may be a subkey.
+    is known. `made_by`: the fingerprint of the key that signed, which may be a subkey. `notations`: what a good
+    signature says beside, by name.
     """
 
     state: State
@@ -75,10 +84,19 @@ class Verdict:
     user: str | None = None
     why: str | None = None
     made_by: str | None = field(default=None, compare=False)
+    notations: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
     def good(self) -> bool:
         return self.state is State.GOOD
+
+    def noted(self, name: str) -> tuple[str, ...]:
+        """The values of a notation, of which a signature may have several."""
+        return tuple(value for known, value in self.notations if known == name)
+
+    def is_for(self, identity: str) -> bool:
+        """Whether the signature may be that of a delivery: it says so, or says nothing."""
+        return set(self.noted(OF_DELIVERY)) <= {identity}
 
     def __str__(self) -> str:
         """What is to be said after "the message"."""
@@ -111,7 +129,25 @@ def verdict(lines: Sequence[Sequence[str]]) -> Verdict:
         return Verdict(state=State.TEXT, key=key, user=user)
     if valid[0][8] not in STRONG_HASHES:
         return Verdict(state=State.WEAK, key=key, user=user, why=_hash(valid[0][8]))
-    return Verdict(state=state, key=key, user=user, made_by=valid[0][1])
+    return Verdict(state=state, key=key, user=user, made_by=valid[0][1], notations=tuple(_notations(lines)))
+
+
+def _notations(lines: Sequence[Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """Names and values; a long value comes in several lines. Both are percent-escaped."""
+    name, value = "", ""
+    for word, *rest in (line for line in lines if line):
+        if word == "NOTATION_NAME":
+            if name:
+                yield name, value
+            name, value = _unescaped(" ".join(rest)), ""
+        elif word == "NOTATION_DATA":
+            value += _unescaped(" ".join(rest))
+    if name:
+        yield name, value
+
+
+def _unescaped(text: str) -> str:
+    return ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)
 
 
 def _hash(number: str) -> str:

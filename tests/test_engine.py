@@ -72,7 +72,7 @@ class Engine:
         ready = made_ready([manifest], Choice(), around, OfPlan())
         # Where workers are at home here too, their HALT is for them alone to find.
         given = replace(around, halts=()) if self.alone else around
-        sign = Signer(environment=around.environment, interactive=False).sign
+        sign = Signer(environment=around.environment, interactive=False).signature
         meanwhile()
         with (
             self.opened(given) as chosen,

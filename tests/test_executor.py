@@ -25,7 +25,7 @@ from cas.inventory import Destination, Policy
 from cas.manifest import FileMessage, Manifest, Retry, Send, Sign, Target
 from cas.message import Message
 from cas.names import digest
-from cas.plan import Plan
+from cas.plan import Plan, Signing
 from cas.planner import plan
 from cas.run import Limits, world
 from cas.surroundings import read_surroundings
@@ -90,7 +90,7 @@ def doors(home: Home) -> Iterator[World]:
 
 
 def executed(
-    made: tuple[Plan, dict[str, bytes]], doors: World, sign: Callable[[bytes, str], bytes] = lambda *_: SIGNATURE
+    made: tuple[Plan, dict[str, bytes]], doors: World, sign: Callable[[bytes, Signing], bytes] = lambda *_: SIGNATURE
 ) -> list[Event]:
     return list(execute(made[0], "sha256:00", doors, content=made[1].__getitem__, sign=sign))
 
@@ -225,20 +225,20 @@ def test_everything_for_one_host_goes_over_one_connection(doors: World):
     assert opened == [None]
 
 
-def test_a_message_to_several_places_is_signed_once(doors: World):
+def test_a_message_to_several_places_is_signed_for_each(doors: World):
     signed = []
 
-    def sign(content: bytes, key: str) -> bytes:
-        signed.append((content, key))
+    def sign(content: bytes, signing: Signing) -> bytes:
+        signed.append((content, signing.key, signing.address))
         return SIGNATURE
 
     executed(planned([("local.docs", message("a")), ("local.site", message("a"))], sign=Sign()), doors, sign)
 
-    assert signed == [(content_of("a", 1), KEY)]
+    assert sorted(signed) == [(content_of("a", 1), KEY, f"local.{project}") for project in ("docs", "site")]
 
 
 def test_what_cannot_be_signed_fails_and_the_rest_goes_on(doors: World):
-    def sign(content: bytes, key: str) -> bytes:
+    def sign(content: bytes, signing: Signing) -> bytes:
         if content == content_of("a", 1):
             raise SigningError("gpg did not sign", code="signing-failed")
         return SIGNATURE

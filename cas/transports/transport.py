@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 
 from cas.errors import CasError, TransferError
-from cas.names import is_canonical, signature_name
+from cas.names import digest, is_canonical, signature_name
 from cas.transports.files import LARGEST_READ, Files, Kind, T, Task
 
 WORKSHOP = ".tmp.cas"
@@ -54,7 +54,7 @@ class Claim:
     """What stands in an inbox under an identity. Its name and signature count, not those of a later run.
 
     Anybody who can write there can plant one. `signature`: what is to prove a signed one; None where it was not looked
-    for, or is gone. `present`: the message was still in the inbox.
+    for, or is gone. `present`: the message was still in the inbox. `digest`, `time`: of its message, and of its plan.
     """
 
     identity: str
@@ -64,6 +64,8 @@ class Claim:
     state: ClaimState
     signature: bytes | None = None
     present: bool = False
+    digest: str = ""
+    time: str = ""
 
     @property
     def folder(self) -> str:
@@ -118,13 +120,15 @@ class Transport:
         claim = await self._claim_of(record, envelope.inbox, envelope.identity)
         if why := _mismatch(_fields(record, folder), envelope):
             raise refused(claim, why)
+        expected = planned_content(envelope, claim)
+        if expected is None:
+            raise refused(claim, "it has another digest than the delivery")
         signature = await self._proof(folder) if claim.signed else None
         if claim.state is ClaimState.PUBLISHED:
             present = await self.files.kind(f"{claim.inbox}/{claim.name}") is Kind.FILE
             if claim.signed and signature is None and present:  # a receipt of an earlier cas, which kept none
-                signature = await self._signature_in_inbox(claim, envelope)
+                signature = await self._signature_in_inbox(claim, expected)
             return replace(claim, signature=signature, present=present)
-        expected = envelope.content()
         content = await self._content(f"{folder}/{MESSAGE}", _damaged(folder), len(expected) + 1)
         if content is not None and content != expected:
             raise refused(claim, "the message in it has other bytes than the one that is to be delivered")
@@ -135,10 +139,9 @@ class Transport:
         kept = await self._content(f"{folder}/{SIGNATURE}", _damaged(folder))
         return await self._content(f"{folder}/{PROOF}", _damaged(folder)) if kept is None else kept
 
-    async def _signature_in_inbox(self, claim: Claim, envelope: Envelope) -> bytes | None:
+    async def _signature_in_inbox(self, claim: Claim, expected: bytes) -> bytes | None:
         """The signature beside the message in the inbox, if that is the message's bytes."""
         visible = f"{claim.inbox}/{claim.name}"
-        expected = envelope.content()
         if await self._content(visible, _foreign(visible), len(expected) + 1) != expected:
             return None
         return await self._content(signature_name(visible), _foreign(visible))
@@ -158,7 +161,15 @@ class Transport:
             state = ClaimState.CLAIMED
         elif await self.files.kind(f"{folder}/{WITHDRAWN}"):
             state = ClaimState.WITHDRAWN
-        return Claim(identity=identity, inbox=inbox, name=name, signed=signed, state=state)
+        return Claim(
+            identity=identity,
+            inbox=inbox,
+            name=name,
+            signed=signed,
+            state=state,
+            digest=str(fields.get("digest")),
+            time=str(fields.get("time")),
+        )
 
     async def reserve(self, inbox: str, name: str, identity: str) -> bool:
         """Hold a name for an identity, against all who deliver with cas; False when it is taken.
@@ -403,12 +414,26 @@ def _fields(record: bytes, folder: str) -> Mapping[str, Any]:
 
 def _mismatch(fields: Mapping[str, Any], envelope: Envelope) -> str | None:
     """In what a record is not that of a delivery. Its time, and that in its name, may be those of an earlier run."""
-    for key in ("identity", "digest", "sender"):
+    for key in ("identity", "sender"):
         if fields.get(key) != getattr(envelope, key):
             return f"it has another {key} than the delivery"
     if str(fields["name"])[TIME_LENGTH:] != envelope.name[TIME_LENGTH:]:
         return "its name is of another sender or conversation than the delivery's"
     return "it is of an unsigned delivery" if envelope.signature is not None and not fields["signed"] else None
+
+
+def planned_content(envelope: Envelope, claim: Claim) -> bytes | None:
+    """The bytes that a claim's message has to have; None where no plan gives bytes of its digest.
+
+    A delivery that is planned again is the same, though cas dates the messages that it makes: the run that made the
+    claim had another clock.
+    """
+    content = envelope.content()
+    if claim.digest == envelope.digest:
+        return content
+    now, then = (f"#+TIMESTAMP: {time}\n".encode("utf-8", "replace") for time in (envelope.time, claim.time))
+    dated = content.replace(now, then, 1)
+    return dated if digest(dated) == claim.digest else None
 
 
 def refused(claim: Claim, why: str) -> TransferError:

@@ -164,6 +164,8 @@ def standing(item: Progress) -> Fields:
             "state": claim.state.value,
             "signature": packed(claim.signature),
             "present": claim.present,
+            "digest": claim.digest,
+            "time": claim.time,
         },
         "made_inbox": item.made_inbox,
         "asked": item.asked,
@@ -197,6 +199,8 @@ def _claim(envelope: Envelope, found: object) -> Claim | None:
         state=ClaimState(found.get("state")),
         signature=_signature(found.get("signature")),
         present=truth(found.get("present")),
+        digest=_text(found.get("digest")),
+        time=_text(found.get("time")),
     )
 
 

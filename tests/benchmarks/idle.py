@@ -87,7 +87,7 @@ def main(manifest: str, name: str) -> int:
     signer = Signer(environment=around.environment, interactive=around.interactive)
     ready = preparation.of_manifests([Path(manifest)], preparation.Choice(), around, signer.fingerprint)
     with chosen(name, around) as by, world(ready.policy, ready.root, Limits(), around, by) as given:
-        events = execute(ready.plan, ready.digest, given, content=ready.contents, sign=signer.sign)
+        events = execute(ready.plan, ready.digest, given, content=ready.contents, sign=signer.signature)
         return carried_out("apply", events, ready.plan.deliveries, ready.root, around, console)
 
 
