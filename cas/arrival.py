@@ -14,7 +14,8 @@ from enum import Enum
 from cas.diagnostics import Diagnostic, InvalidInput, Place
 from cas.message import Message, parse
 from cas.names import SIGNATURE_SUFFIX, is_canonical, sender_in, time_of
-from cas.verdict import State, Verdict
+from cas.replays import Seen
+from cas.verdict import FOR, OF_DELIVERY, State, Verdict
 
 MESSAGE_SUFFIX = ".org"
 PROCESSED = "processed"
@@ -55,7 +56,8 @@ class Arrival:
 
     `message` is None where `faults` say why it cannot be read as one. `unread`: not even its bytes could be read.
     `verdict` is None where gpg was not asked. `claimed`: the sender in its name. `time`: that in its canonical name,
-    else the file's.
+    else the file's. `misdelivered`: it is for another inbox than the one that it lies in. `duplicate_of`: the name of
+    the message that it is another copy of, or has the id of.
     """
 
     path: str
@@ -69,6 +71,27 @@ class Arrival:
     faults: tuple[Diagnostic, ...] = ()
     verdict: Verdict | None = None
     trust: Trust = Trust.UNKNOWN
+    misdelivered: bool = False
+    duplicate_of: str | None = None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The inboxes that it says it is for: by its text, and by its signature."""
+        written = (self.message.to,) if self.message and self.message.to else ()
+        return tuple(dict.fromkeys((*written, *(self.verdict.noted(FOR) if self.verdict else ()))))
+
+    @property
+    def message_id(self) -> str | None:
+        """The delivery that it says it is: by its signature, or else by its text."""
+        noted = self.verdict.noted(OF_DELIVERY) if self.verdict else ()
+        return noted[0] if noted else self.message.message_id if self.message else None
+
+    @property
+    def seen(self) -> Seen | None:
+        """What tells it from others; None for what cannot be read as a message."""
+        if self.message is None:
+            return None
+        return Seen(self.path, self.name, self.archived, self.message.digest, self.message_id)
 
     @property
     def claimed(self) -> str | None:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 
 from cas import loader, starter
@@ -14,9 +15,20 @@ from cas.creation import create, create_all
 from cas.diagnostics import Place
 from cas.errors import CasError, ExitCode, SigningError, UsageError
 from cas.inventory import EMPTY, LOCAL, Inventory, resolve
-from cas.message import TYPES, Message, frontmatter
+from cas.message import TYPES, Message, addressed, frontmatter
 from cas.message import parse as parse_message
-from cas.names import LONGEST, MOMENT, NAME_RULE, is_name, nearest_name, sender_in, sender_of, timestamp
+from cas.names import (
+    LONGEST,
+    MOMENT,
+    NAME_RULE,
+    digest,
+    identity,
+    is_name,
+    nearest_name,
+    sender_in,
+    sender_of,
+    timestamp,
+)
 from cas.output.console import Console, Form
 from cas.output.result import as_json
 from cas.preparation import STDIN, read_message
@@ -41,7 +53,10 @@ ANSWERS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewMessage:
-    """What `cas new` was asked for. `file` is None for standard output; `body` is a path, or `-` for standard input."""
+    """What `cas new` was asked for. `file` is None for standard output; `body` is a path, or `-` for standard input.
+
+    `to`: the destination that its text is to name.
+    """
 
     file: Path | None
     conversation: str | None
@@ -49,6 +64,7 @@ class NewMessage:
     sequence: int | None
     reply_to: Path | None
     body: str | None
+    to: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +81,8 @@ def new(request: NewMessage, around: Surroundings, console: Console) -> int:
     if request.conversation is not None and not is_name(request.conversation):
         reason = f"`{request.conversation}` cannot be a CONVERSATION_ID"
         raise UsageError(reason, code="unsafe-conversation", hint=NAME_RULE)
-    inventory = loader.load_inventory(around.config)[0] if request.reply_to or request.body else EMPTY
+    needed = request.reply_to or request.body or request.to
+    inventory = loader.load_inventory(around.config)[0] if needed else EMPTY
     arrived = _arrived(request.reply_to, inventory)
     content = _content(request, arrived, inventory, around)
     message = parse_message(content, place=Place(file=_body_name(request)))
@@ -117,15 +134,22 @@ def _arrived(path: Path | None, inventory: Inventory) -> Message | None:
 
 
 def _content(request: NewMessage, arrived: Message | None, inventory: Inventory, around: Surroundings) -> bytes:
-    block = frontmatter(
-        conversation=arrived.conversation if arrived else request.conversation or _conversation(request.file, around),
+    conversation = arrived.conversation if arrived else request.conversation or _conversation(request.file, around)
+    sequence = _sequence(request, arrived)
+    block = partial(
+        frontmatter,
+        conversation=conversation,
         type=request.type or (ANSWERS[arrived.type][0] if arrived else TYPES[0]),
-        sequence=_sequence(request, arrived),
+        sequence=sequence,
         timestamp=timestamp(around.now()),
         place=Place(file=str(request.reply_to or request.file or UNNAMED)),
     )
     body = read_message(request.body, inventory) if request.body else b""
-    return block.encode() + body
+    if request.to is None:
+        return block().encode() + body
+    address = resolve(inventory, request.to, hostname=around.hostname, place=None).address
+    made = identity(_sender(around.folder, around), address, conversation, sequence, digest(block().encode() + body))
+    return block(extra=addressed(address, made)).encode() + body
 
 
 def _conversation(file: Path | None, around: Surroundings) -> str:
@@ -150,7 +174,8 @@ def _body_name(request: NewMessage) -> str:
 def _send(request: NewMessage, arrived: Message | None) -> str:
     """The command that sends what was written; a message's name tells who sent it, and not from which machine."""
     sender = sender_in(request.reply_to.name, arrived.conversation) if request.reply_to and arrived else None
-    return f"cas send MACHINE.{sender or 'PROJECT'} {_argument(request.file or Path())}"
+    to = request.to or f"MACHINE.{sender or 'PROJECT'}"
+    return f"cas send {to} {_argument(request.file or Path())}"
 
 
 def _new_fields(file: Path | None, content: bytes, message: Message, following: str | None) -> dict[str, object]:

@@ -340,6 +340,7 @@ def init(folder: Path, *, around: Surroundings, console: Console) -> int:
 @click.option("--conversation", metavar="ID", help="By default the file's name and the day, as review-20261123.")
 @click.option("--sequence", type=click.IntRange(0, 999_999_999), metavar="N", help="By default 1, or the next one.")
 @click.option("--reply-to", type=AsPath(), metavar="MESSAGE_FILE", help="Go on with this message's conversation.")
+@click.option("--to", metavar="DESTINATION", help="For whom it is, written into the text: <machine>.<project>.")
 @click.option("--body", metavar="BODY_FILE", help="What it says: a file, or `-` for standard input.")
 @with_surroundings
 def new(
@@ -349,6 +350,7 @@ def new(
     conversation: str | None,
     sequence: int | None,
     reply_to: Path | None,
+    to: str | None,
     body: str | None,
     around: Surroundings,
     console: Console,
@@ -370,6 +372,7 @@ def new(
         type=kind,
         sequence=sequence,
         reply_to=reply_to,
+        to=to,
         body=body,
     )
     return authoring.new(request, around, console)

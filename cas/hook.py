@@ -14,7 +14,7 @@ from typing import TextIO
 from cas import inbox as folders
 from cas.arrival import contents
 from cas.errors import CasError, ExitCode
-from cas.mail import folder_of, reader_for
+from cas.mail import archived, folder_of, marked, reader_for
 from cas.output import inbox as inbox_view
 from cas.output.console import Console
 from cas.output.result import as_json
@@ -33,6 +33,7 @@ def inbox(project: str | None, around: Surroundings, console: Console) -> int:
         folder = folder_of(project, reader.inventory, around)
         names = contents(folders.names(folder)).messages
         arrivals = [found for name in names[-MOST_VERIFIED:] if (found := reader.listed(folder / name))]
+        arrivals = marked(arrivals, archived(reader, folder))
     except CasError as error:
         console.problem(f"note: no context for the agent: {error}")
         return ExitCode.OK

@@ -56,6 +56,7 @@ class Policy:
 
     `seals`: the whole fingerprints of the keys one of which has to have sealed a bundle; None where that is not said.
     `senders`: "listed" where only the senders of [senders] are trusted, "any" where others are too; None: not said.
+    `machines`: what others call this machine; empty where that is not said.
     `keyring`: a file with the only keys that verify, else those of gpg's own keyring do; may begin with `~/`.
     """
 
@@ -66,6 +67,7 @@ class Policy:
     seals: frozenset[str] | None = None
     senders: str | None = None
     keyring: str | None = None
+    machines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,7 +331,16 @@ def _inbox(name: str, table: Mapping[str, Any], reader: _Reader) -> str | None:
 
 
 def _policy(table: Mapping[str, Any], reader: _Reader) -> Policy:
-    keys = ("require_signed", "require_durable", "max_deliveries", "max_bytes", "seals", "senders", "keyring")
+    keys = (
+        "require_signed",
+        "require_durable",
+        "max_deliveries",
+        "max_bytes",
+        "seals",
+        "senders",
+        "keyring",
+        "machines",
+    )
     reader.unknown(table, keys, "policy")
 
     def take(key: str, fits: Callable[[Any], bool], expected: str) -> Any:
@@ -343,6 +354,7 @@ def _policy(table: Mapping[str, Any], reader: _Reader) -> Policy:
         seals=_fingerprints(table, ("policy", "seals"), reader) if "seals" in table else None,
         senders=take("senders", lambda value: value in ("listed", "any"), "`listed` or `any`"),
         keyring=take("keyring", _is_path, "a path that is absolute or begins with `~/`"),
+        machines=tuple(take("machines", _is_texts, "a list of names of machines") or ()),
     )
 
 

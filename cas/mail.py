@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cas import inbox, loader
@@ -23,6 +23,7 @@ from cas.output.console import Console, Form
 from cas.output.diagnostics import from_error
 from cas.output.result import as_json
 from cas.reader import Reader
+from cas.replays import Seen, duplicates
 from cas.surroundings import Surroundings
 from cas.threads import threads
 from cas.transports.local import LocalFiles
@@ -61,6 +62,10 @@ def look(wanted: Look, around: Surroundings, console: Console) -> int:
         except CasError as error:
             problems.append(from_error(error))
     arrivals = list(_arrivals(reader, paths, console))
+    if not wanted.all and names.get(PROCESSED) is Kind.FOLDER:
+        arrivals = marked(arrivals, archived(reader, folder))
+    else:
+        arrivals = marked(arrivals)
     if wanted.thread is not None:
         arrivals = [one for one in arrivals if one.message and one.message.conversation == wanted.thread]
         there = Contents()
@@ -95,7 +100,7 @@ def verify(paths: Sequence[Path], wanted: str | None, around: Surroundings, cons
     good = True
     for path in map(_of_message, paths):
         try:
-            arrival, _ = reader.arrival(path)
+            arrival = _told_apart(reader.arrival(path)[0], reader)
         except NoMessage as error:
             good = False
             problems.append(from_error(error))
@@ -103,7 +108,7 @@ def verify(paths: Sequence[Path], wanted: str | None, around: Surroundings, cons
             continue
         named = bool(key and arrival.verdict and arrival.verdict.good and arrival.verdict.key != key)
         problem = f"and not by the key {key}" if named else arrival.faults[0].message if arrival.unread else None
-        fine = inbox_view.trusted(arrival) and problem is None
+        fine = inbox_view.sound(arrival) and problem is None
         good &= fine
         documents.append({**inbox_view.fields(arrival), "good": fine, "problem": problem})
         if console.form is Form.TEXT:
@@ -120,7 +125,9 @@ def verify(paths: Sequence[Path], wanted: str | None, around: Surroundings, cons
 
 def show(path: Path, around: Surroundings, console: Console) -> int:
     """A message's text, with what would act on a terminal made visible; who signed it goes to standard error."""
-    arrival, content = reader_for(around, console).arrival(_of_message(path))
+    reader = reader_for(around, console)
+    arrival, content = reader.arrival(_of_message(path))
+    arrival = _told_apart(arrival, reader)
     if console.form is not Form.TEXT:
         text = None if arrival.unread else content.decode("utf-8", "replace")
         console.result(as_json({"format": "cas.message/1", **inbox_view.fields(arrival, text or ""), "text": text}))
@@ -162,8 +169,38 @@ def reader_for(around: Surroundings, console: Console, *, verify: bool = True) -
     console.report(warnings)
     return Reader(
         inventory=inventory,
+        projects=around.projects,
         verifier=verifier_for(inventory.policy, around.environment, around.home) if verify else None,
     )
+
+
+def marked(arrivals: Sequence[Arrival], others: Iterable[Seen] = ()) -> list[Arrival]:
+    """The same, with what is there a second time marked; `others` are there too."""
+    seen = [found for arrival in arrivals if (found := arrival.seen)]
+    doubled = duplicates([*seen, *others])
+    return [replace(one, duplicate_of=doubled[one.path]) if one.path in doubled else one for one in arrivals]
+
+
+def archived(reader: Reader, folder: Path) -> list[Seen]:
+    """What was put away of an inbox."""
+    try:
+        return reader.seen(folder / PROCESSED, archived=True)
+    except CasError:  # what is archived cannot be listed: nothing to compare with
+        return []
+
+
+def _told_apart(arrival: Arrival, reader: Reader) -> Arrival:
+    """A message that was named, compared with all that lie in its folder, and in the archive there."""
+    folder = Path(arrival.path).parent
+    inbox_folder = folder.parent if folder.name == PROCESSED else folder
+    try:
+        others = reader.seen(inbox_folder)
+    except CasError:
+        others = []
+    others += archived(reader, inbox_folder)
+    arrival = replace(arrival, archived=folder.name == PROCESSED)
+    (found,) = marked([arrival], [one for one in others if one.path != arrival.path])
+    return replace(found, archived=False)
 
 
 def folder_of(project: str | None, inventory: Inventory, around: Surroundings) -> Path:

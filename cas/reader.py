@@ -5,27 +5,37 @@ Each is read once, and while others deliver and put away: what is told belongs t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cas import inbox
-from cas.arrival import Arrival, Trust, read, trust, when
+from cas.arrival import PROCESSED, Arrival, Trust, contents, read, trust, when
 from cas.diagnostics import Diagnostic
 from cas.errors import CasError
 from cas.inbox import CHANGING, TRIES, Gone, Held, NoMessage
 from cas.inventory import Inventory
 from cas.names import signature_name
 from cas.output.diagnostics import from_error
+from cas.replays import Seen, is_for
 from cas.verdict import State, Verdict
 from cas.verifier import LARGEST, Verifier
+
+MOST_COMPARED = 20_000
+"""Messages of a folder that one is compared with: the newest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """Reads messages, each with its signature, once. `verifier`: None where gpg is not to be asked."""
+    """Reads messages, each with its signature, once. `verifier`: None where gpg is not to be asked.
+
+    `projects`: the folder in which projects have their inboxes, where peers.toml does not say otherwise.
+    """
 
     inventory: Inventory
     verifier: Verifier | None
+    projects: Path
+    _owners: dict[Path, str | None] = field(default_factory=dict, compare=False, repr=False)
 
     def arrival(self, path: Path, *, archived: bool = False) -> tuple[Arrival, bytes]:
         """A message as it lies there, and its bytes. Raises NoMessage for what is none, CasError without a gpg."""
@@ -37,7 +47,32 @@ class Reader:
         verdict = self._verdict(held.content, signature)
         arrival = _arrival(path, held, archived=archived, signed=signature is not None)
         arrival = replace(arrival, message=message, faults=found, verdict=verdict)
-        return replace(arrival, trust=self._trust(verdict, arrival.claimed)), held.content
+        project, policy = self._project(path.parent), self.inventory.policy
+        strayed = project is not None and any(not is_for(one, project, policy) for one in arrival.addresses)
+        return replace(arrival, trust=self._trust(verdict, arrival.claimed), misdelivered=strayed), held.content
+
+    def _project(self, folder: Path) -> str | None:
+        """Whose inbox a message's folder is, or is the archive of; None where that cannot be told."""
+        if folder not in self._owners:
+            self._owners[folder] = self._owner(Path(os.path.abspath(folder)))
+        return self._owners[folder]
+
+    def _owner(self, folder: Path) -> str | None:
+        folder = folder.parent if folder.name == PROCESSED else folder
+        home = self.projects.parent
+        for name, path in self.inventory.inboxes.items():
+            if folder == Path(os.path.abspath(home / path[2:] if path.startswith("~/") else path)):
+                return name
+        below = folder.parent.parent
+        usual = folder.name == "from-agents" and folder.parent.name == "inbox" and below.parent == self.projects
+        return below.name if usual and below.name not in self.inventory.inboxes else None
+
+    def seen(self, folder: Path, *, archived: bool = False) -> list[Seen]:
+        """What tells the messages in a folder from each other, at most MOST_COMPARED of them, without asking gpg."""
+        bare = replace(self, verifier=None)
+        names = contents(inbox.names(folder)).messages[-MOST_COMPARED:]
+        arrivals = (bare.listed(folder / name, archived=archived) for name in names)
+        return [found for arrival in arrivals if arrival and (found := arrival.seen)]
 
     def listed(self, path: Path, *, archived: bool = False) -> Arrival | None:
         """The same of a name that was listed: None where it is gone; what cannot be read is told, and no error."""

@@ -135,6 +135,7 @@ PEERS = """\
 #seals = ["5CA7F1CE5E8E605E770C0236B4B61A2737D6A700"]  # one of these keys has to seal a bundle
 #senders = "listed"                  # trust only senders that [senders] lists
 #keyring = "~/.config/cross-agent-comms/agents.gpg"    # the only keys that verify
+#machines = ["laptop"]               # what others call this machine
 
 # Whose signature speaks for a project.
 #[senders.builder]

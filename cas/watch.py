@@ -9,18 +9,19 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from cas import inbox
-from cas.arrival import Arrival, contents
-from cas.errors import ExitCode
+from cas import inbox, replays
+from cas.arrival import PROCESSED, Arrival, contents
+from cas.errors import CasError, ExitCode
 from cas.mail import folder_of, reader_for
 from cas.output import inbox as inbox_view
 from cas.output.console import Console, Form
 from cas.output.result import as_json
 from cas.reader import Reader
+from cas.replays import Originals, in_order
 from cas.surroundings import Surroundings
 
 EVERY = 0.5
@@ -47,11 +48,16 @@ def watch(wanted: Wanted, around: Surroundings, console: Console) -> int:
     reader = reader_for(around, console)
     folder = folder_of(wanted.project, reader.inventory, around)
     end = float("inf") if wanted.seconds is None else time.monotonic() + wanted.seconds
+    originals = Originals()
+    for one in in_order([*_lying(reader, folder), *_lying(reader, folder / PROCESSED, archived=True)]):
+        if wanted.new or one.archived:
+            originals.of(one)
     seen: Seen = dict.fromkeys(contents(inbox.names(folder)).messages) if wanted.new else {}
     while True:
         for arrival in _arrived(reader, folder, seen):
             try:
-                _tell(arrival, console)
+                original = originals.of(arrival.seen) if arrival.seen else None
+                _tell(replace(arrival, duplicate_of=original), console)
             except OSError:  # whoever read it has gone
                 return ExitCode.OK
             if wanted.once and not arrival.unread:
@@ -61,6 +67,13 @@ def watch(wanted: Wanted, around: Surroundings, console: Console) -> int:
         time.sleep(min(EVERY, left))
         if _nobody_reads(console.out):
             return ExitCode.OK
+
+
+def _lying(reader: Reader, folder: Path, *, archived: bool = False) -> list[replays.Seen]:
+    try:
+        return reader.seen(folder, archived=archived)
+    except CasError:  # no archive
+        return []
 
 
 def _arrived(reader: Reader, folder: Path, seen: Seen) -> Iterator[Arrival]:

@@ -273,7 +273,7 @@ def test_a_message_that_is_put_away_while_it_is_read_is_never_told_as_unsigned(f
     paths = [support.message(folder / f"{number}.org") for number in range(ROUNDS)]
     for path in paths:
         path.with_name(f"{path.name}.asc").touch()
-    reader, signed_as = Reader(inventory=inventory.EMPTY, verifier=None), set()
+    reader, signed_as = Reader(inventory=inventory.EMPTY, verifier=None, projects=Path("projects")), set()
 
     with ThreadPoolExecutor(1) as pool:
         moving = pool.submit(lambda: [put_away(path) for path in paths])

@@ -30,6 +30,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "verdict",
         "keys",
         "arrival",
+        "replays",
         "checks",
     ),
     2: (

@@ -37,7 +37,7 @@ def context(arrivals: Sequence[Arrival], *, older: int = 0) -> str:
 
     Only canonical names: any other may hold what somebody wants the agent to read. `older`: so many more are there.
     """
-    good = [arrival for arrival in arrivals if trusted(arrival) and arrival.message and is_canonical(arrival.name)]
+    good = [arrival for arrival in arrivals if sound(arrival) and arrival.message and is_canonical(arrival.name)]
     lines, room = [], LONGEST_CONTEXT
     for arrival in reversed(good[-MOST_IN_CONTEXT:]):
         message = arrival.message
@@ -77,8 +77,19 @@ def trusted(arrival: Arrival) -> bool:
     return arrival.trust in (Trust.SENDER, Trust.SIGNED)
 
 
+def sound(arrival: Arrival) -> bool:
+    """Whether it may be acted on: it is trusted, for this inbox, and no second copy."""
+    return trusted(arrival) and not arrival.misdelivered and arrival.duplicate_of is None
+
+
 def standing(arrival: Arrival) -> str:
-    """Who sent it, as far as that can be known."""
+    """Who sent it, as far as that can be known, and whether it is where it belongs."""
+    strayed = f", misdelivered: it is for {' and '.join(arrival.addresses)}" if arrival.misdelivered else ""
+    again = f", duplicate of {arrival.duplicate_of}" if arrival.duplicate_of else ""
+    return f"{_sender(arrival)}{strayed}{again}"
+
+
+def _sender(arrival: Arrival) -> str:
     named = f"named from {arrival.claimed}" if arrival.claimed else "named from nobody"
     match arrival.trust:
         case Trust.SENDER:
@@ -95,7 +106,7 @@ def standing(arrival: Arrival) -> str:
 
 def verified(arrival: Arrival, problem: str | None) -> str:
     """A message's line of `cas verify`. `problem`: what is asked for beside a good signature, and is not so."""
-    word = "good" if trusted(arrival) and problem is None else "not good"
+    word = "good" if sound(arrival) and problem is None else "not good"
     return f"{word}: {arrival.path}: {standing(arrival)}{f', {problem}' if problem else ''}"
 
 
@@ -113,7 +124,13 @@ def _why_not(arrival: Arrival) -> str:
 def fields(arrival: Arrival, text: str = "") -> dict[str, object]:
     """A message as JSON holds it. `text`: that of the message, where it is shown beside them."""
     message, verdict = arrival.message, arrival.verdict
-    words = (arrival.name, message.timestamp if message else "", (verdict and verdict.user) or "", text)
+    words = (
+        arrival.name,
+        message.timestamp if message else "",
+        (verdict and verdict.user) or "",
+        text,
+        *arrival.addresses,
+    )
     return {
         "path": arrival.path,
         "name": arrival.name,
@@ -132,6 +149,10 @@ def fields(arrival: Arrival, text: str = "") -> dict[str, object]:
         "key": verdict.key if verdict else None,
         "user": verdict.user if verdict else None,
         "trust": arrival.trust.value,
+        "to": arrival.addresses[0] if arrival.addresses else None,
+        "message_id": arrival.message_id,
+        "misdelivered": arrival.misdelivered,
+        "duplicate_of": arrival.duplicate_of,
         "hidden": sum(map(hidden, words)),
     }
 
