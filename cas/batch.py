@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -18,10 +19,13 @@ from cas.parcel import Parcel
 from cas.receipts import Verify, is_unproved, problem
 from cas.signatures import Content
 from cas.transports.attempt import Progress, Shown, Stop, lanes_of
+from cas.transports.cutoff import Cutoff
 from cas.transports.transport import Transport
 
-Connect = Callable[[Destination, int, int], AbstractContextManager[Transport]]
-"""Opens the way to a destination, given the seconds that bound each wait, and how many deliveries; TransferError."""
+LONGEST_FAULT = 300
+Connect = Callable[[Destination, int, int, Cutoff | None], AbstractContextManager[Transport]]
+"""Opens the way to a destination, given the seconds that bound each wait, how many deliveries there are, and what may
+end the connection; raises TransferError."""
 
 Engine = Callable[[Sequence[Parcel], int, "World", Shown], bool | None]
 """Makes one attempt at deliveries to one host, each wait in it bounded by some seconds, and notes how far each came.
@@ -74,9 +78,22 @@ class Batch:
         self._number = 0
         self._durable: bool | None = None
         self._told_made: set[str] = set()
+        self._traceback: str | None = None
 
     def step(self) -> int | None:
-        """Make the next attempt; the seconds to rest before the one after it, None where each has its outcome."""
+        """Make the next attempt; the seconds to rest before the one after it, None where each has its outcome.
+
+        A fault of cas is the outcome of this host's deliveries, and of no others.
+        """
+        try:
+            return self._step()
+        except Exception as fault:
+            self._traceback = "".join(traceback.format_exception(fault))
+            self._fail(_internal(fault))
+            self._settle()
+            return None
+
+    def _step(self) -> int | None:
         if not self._number:
             self._begin()
         if self._open:
@@ -299,11 +316,20 @@ class Batch:
             open=delivery.identity in self._begun and outcome not in (Outcome.DELIVERED, Outcome.UNCHANGED),
             exit_code=exit_code,
             worker=item.worker,
+            traceback=self._traceback if outcome in (Outcome.FAILED, Outcome.UNKNOWN) else None,
         )
 
     def _published(self, item: Progress, name: str) -> None:
         identity = item.envelope.identity
         self._emit(FilePublished(time=self._world.now(), id=self._ids[identity], identity=identity, file=name))
+
+
+def _internal(fault: Exception) -> CasError:
+    return CasError(
+        f"a fault of cas: {type(fault).__name__}: {str(fault)[:LONGEST_FAULT]}",
+        code="internal",
+        hint="report it, with the traceback that the marker holds and --verbose shows",
+    )
 
 
 def too_late(seconds: float) -> TransferError | None:

@@ -5,11 +5,10 @@ The executor is any of `concurrent.futures`: threads, processes, a cluster. What
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Executor, Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from math import inf
 from typing import TypeVar
@@ -21,6 +20,7 @@ from cas.inventory import Destination
 from cas.parcel import Parcel, parts
 from cas.transports import attempted, orders, wire
 from cas.transports.attempt import Shown
+from cas.transports.cutoff import GRACE, Cutoff, longest
 from cas.transports.transport import Transport
 from cas.work import Perform, Report, Watch, Work
 
@@ -34,30 +34,29 @@ MARGIN = 1.0
 
 
 def here(items: Sequence[Parcel], timeout: int, world: World, shown: Shown) -> bool:
-    """An attempt in this process, over one connection."""
-    missing = sum(not item.done for item in items)
-    with (
-        world.connect(items[0].delivery.destination, timeout, missing) as transport,
-        cut_off(transport, world.remaining()),
-    ):
-        for part in parts(items, MOST_BYTES):
-            attempted(part, transport, world.stop, shown, require_durable=world.require_durable)
-        return transport.durable
+    """An attempt in this process, over one connection, which ends in time whatever the other side does."""
+    missing = [item for item in items if not item.done]
+    destination, size = items[0].delivery.destination, sum(item.delivery.message.bytes for item in missing)
+    if destination.host is None:
+        with world.connect(destination, timeout, len(missing), None) as transport:
+            return _attempted(items, transport, world, shown)
+    seconds = min(world.remaining(), longest(timeout, len(missing), size))
+    with Cutoff(seconds, world.stop, size) as cutoff:
+        try:
+            with world.connect(destination, timeout, len(missing), cutoff) as transport:
+                durable = _attempted(items, transport, world, shown)
+        except CasError as error:
+            raise cutoff.reason or error from error
+        if cutoff.reason:
+            for item in (item for item in missing if not item.done):
+                item.error = cutoff.reason
+        return durable
 
 
-@contextmanager
-def cut_off(transport: Transport, seconds: float) -> Iterator[None]:
-    """However slowly the other side goes on answering, the connection ends after so many seconds."""
-    if seconds == inf:
-        yield
-        return
-    timer = threading.Timer(max(0.0, seconds), transport.abort)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def _attempted(items: Sequence[Parcel], transport: Transport, world: World, shown: Shown) -> bool:
+    for part in parts(items, MOST_BYTES):
+        attempted(part, transport, world.stop, shown, require_durable=world.require_durable)
+    return transport.durable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +132,7 @@ class Elsewhere:
                 future.exception(LOOK_EVERY)
                 break
             if world.stop():
-                patience = min(patience, time.monotonic() + timeout)
+                patience = min(patience, time.monotonic() + min(timeout, GRACE))
             if reason := self.lost() or _overdue(world, patience):
                 future.cancel()
                 raise reason

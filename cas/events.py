@@ -80,7 +80,7 @@ class DeliveryFinished:
     """A delivery's end. `where`: the inbox as people are told it; `files`: the names that stand, or were to.
 
     `open`: the ledger holds it, and `cas retry` can finish it. `worker`: the process that made the latest attempt at
-    it, where that was another than this one.
+    it, where that was another than this one. `traceback`: of a fault of cas.
     """
 
     time: datetime
@@ -100,6 +100,7 @@ class DeliveryFinished:
     attempts: tuple[Attempt, ...] = ()
     exit_code: ExitCode = ExitCode.OK
     worker: str | None = None
+    traceback: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

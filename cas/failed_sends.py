@@ -105,4 +105,5 @@ def _marker(event: DeliveryFinished, root: Path) -> dict[str, object]:
         "id": event.id,
         "identity": event.identity,
         "format": FORMAT,
+        **({"traceback": event.traceback} if event.traceback else {}),
     }

@@ -155,6 +155,7 @@ def _words(
         events=console.verbose or (command != "send" and not on_terminal and not many),
         recap=text and command != "send",
         arrived="rehearsed" if command == "rehearse" else "sent",
+        tracebacks=console.verbose,
     )
     if not on_terminal:
         tenths = Tenths(len(deliveries), console.say)

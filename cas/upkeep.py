@@ -132,7 +132,7 @@ def prune(age: timedelta, around: Surroundings, console: Console) -> int:
             rows = [entry for entry in old if entry.destination == address]
             try:
                 destination = resolve(inventory, address, hostname=around.hostname, place=None)
-                with given.connect(destination, 30, len(rows)) as transport:
+                with given.connect(destination, 30, len(rows), None) as transport:
                     gone = transport.run(
                         transport.forget(destination.inbox, entry.identity, entry.name) for entry in rows
                     )
@@ -180,7 +180,7 @@ def _anew(entry: Entry, inventory: Inventory, given: World, around: Surroundings
     """The same bytes as another delivery, once the claim of this one is given up; itself, when it is there already."""
     destination = resolve(inventory, entry.destination, hostname=around.hostname, place=None)
     retry = intents.delivery(entry, destination).retry
-    with given.hold([given.where(destination)]), given.connect(destination, retry.timeout, 1) as transport:
+    with given.hold([given.where(destination)]), given.connect(destination, retry.timeout, 1, None) as transport:
         (withdrawn,) = transport.run([_withdrawn(transport, destination.inbox, entry.identity)])
     if isinstance(withdrawn, CasError):
         raise withdrawn

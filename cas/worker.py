@@ -5,11 +5,11 @@ from __future__ import annotations
 from math import inf
 
 from cas import __version__
-from cas.engine import cut_off
 from cas.errors import CasError, HaltError, TransferError
 from cas.surroundings import Surroundings, read_surroundings
 from cas.transports import attempted, opened, wire
 from cas.transports.attempt import Progress, Stop
+from cas.transports.cutoff import Cutoff, longest
 from cas.work import Post, Report, Watch, Work
 
 
@@ -29,12 +29,20 @@ def perform(work: Work, watch: Watch) -> Report:
     try:
         if error := _unfit(work, post.worker) or stop():
             raise error
-        with (
-            opened(work.destination, work.timeout, len(batch), home=around.home, user=around.user) as transport,
-            cut_off(transport, seconds),
-        ):
-            attempted(batch, transport, stop, show, require_durable=work.require_durable)
-            durable = transport.durable
+        size = sum(len(item.envelope.content()) for item in batch)
+        seconds = min(seconds, longest(work.timeout, len(batch), size))
+        with Cutoff(seconds, stop, size) as cutoff:
+            try:
+                with opened(
+                    work.destination, work.timeout, len(batch), home=around.home, user=around.user, cutoff=cutoff
+                ) as transport:
+                    attempted(batch, transport, stop, show, require_durable=work.require_durable)
+                    durable = transport.durable
+            except CasError as error:
+                raise cutoff.reason or error from error
+        if cutoff.reason:
+            for item in (item for item in batch if not item.done):
+                item.error = cutoff.reason
     except CasError as error:
         return Report(worker=post.worker, again=post.again, error=wire.error_fields(error))
     return Report(

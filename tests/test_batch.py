@@ -88,7 +88,9 @@ class Bench:
         return [event for event in self.events if isinstance(event, DeliveryFinished)]
 
     @contextmanager
-    def _connect(self, destination: Destination, timeout: int, deliveries: int) -> Iterator[Transport]:
+    def _connect(
+        self, destination: Destination, timeout: int, deliveries: int, cutoff: object = None
+    ) -> Iterator[Transport]:
         if self.refused:
             raise self.refused.pop()
         yield self.transport

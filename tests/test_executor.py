@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from shelf import Shelf
-from support import Home
+from support import Home, Run
+from support import message as write_message
 
 from cas import inventory as inventories
 from cas.batch import World
@@ -29,6 +31,8 @@ from cas.plan import Plan, Signing
 from cas.planner import plan
 from cas.run import Limits, world
 from cas.surroundings import read_surroundings
+from cas.transports.cutoff import Cutoff
+from cas.transports.local import LocalFiles
 from cas.transports.transport import Transport
 
 CLOCK = datetime(2026, 11, 23, 1, 31, 33, tzinfo=UTC)
@@ -144,9 +148,11 @@ def test_every_delivery_ends_once(doors: World):
 def unreachable_but_here(doors: World) -> World:
     """Only this machine can be reached."""
 
-    def connect(destination: Destination, timeout: int, deliveries: int) -> AbstractContextManager[Transport]:
+    def connect(
+        destination: Destination, timeout: int, deliveries: int, cutoff: Cutoff | None
+    ) -> AbstractContextManager[Transport]:
         if destination.host is None:
-            return doors.connect(destination, timeout, deliveries)
+            return doors.connect(destination, timeout, deliveries, cutoff)
         raise TransferError(f"connection refused on {destination.host}", code="not-connected", permanent=False)
 
     return dataclasses.replace(doors, connect=connect)
@@ -169,7 +175,9 @@ def test_hosts_go_side_by_side(doors: World):
     """Each waits for the other to have begun: one after the other, neither would go on."""
     both = threading.Barrier(2, timeout=30)
 
-    def connect(destination: Destination, timeout: int, deliveries: int) -> AbstractContextManager[Transport]:
+    def connect(
+        destination: Destination, timeout: int, deliveries: int, cutoff: Cutoff | None
+    ) -> AbstractContextManager[Transport]:
         both.wait()
         raise TransferError("gone", code="x", permanent=True)
 
@@ -187,7 +195,7 @@ def test_no_more_hosts_at_once_than_allowed_and_one_that_waits_holds_up_nobody(d
     at_once: list[str | None] = []
 
     @contextmanager
-    def connect(destination: Destination, timeout: int, deliveries: int) -> Iterator[Transport]:
+    def connect(destination: Destination, timeout: int, deliveries: int, cutoff: Cutoff | None) -> Iterator[Transport]:
         at_once.append(destination.host)
         time.sleep(0.2)
         assert len(at_once) == 1
@@ -195,7 +203,7 @@ def test_no_more_hosts_at_once_than_allowed_and_one_that_waits_holds_up_nobody(d
             if destination.host == "forge" and not done.is_set():
                 raise TransferError("refused", code="not-connected", permanent=False)
             here = dataclasses.replace(destination, transport="local")
-            with doors.connect(here, timeout, deliveries) as transport:
+            with doors.connect(here, timeout, deliveries, cutoff) as transport:
                 yield transport
         finally:
             at_once.remove(destination.host)
@@ -214,9 +222,9 @@ def test_everything_for_one_host_goes_over_one_connection(doors: World):
     opened = []
 
     @contextmanager
-    def connect(destination: Destination, timeout: int, deliveries: int) -> Iterator[Transport]:
+    def connect(destination: Destination, timeout: int, deliveries: int, cutoff: Cutoff | None) -> Iterator[Transport]:
         opened.append(destination.host)
-        with doors.connect(destination, timeout, deliveries) as transport:
+        with doors.connect(destination, timeout, deliveries, cutoff) as transport:
             yield transport
 
     sends = [("local.docs", message("a")), ("local.site", message("a")), ("local.docs", message("b"))]
@@ -263,24 +271,42 @@ def test_halt_before_signing_signs_nothing_and_gives_its_reason(doors: World):
 
 
 @pytest.mark.parametrize("fault", [ZeroDivisionError, KeyError, AssertionError])
-def test_a_bug_in_a_batch_comes_out_of_the_run(doors: World, fault: type[Exception]):
-    def connect(destination: Destination, timeout: int, deliveries: int) -> AbstractContextManager[Transport]:
+def test_a_bug_in_one_hosts_batch_is_the_outcome_of_its_deliveries_and_the_others_go_on(
+    doors: World, home: Home, fault: type[Exception]
+):
+    def connect(
+        destination: Destination, timeout: int, deliveries: int, cutoff: Cutoff | None
+    ) -> AbstractContextManager[Transport]:
+        if destination.host is None:
+            return doors.connect(destination, timeout, deliveries, cutoff)
         raise fault("a bug")
 
-    with pytest.raises(fault):
-        executed(planned([("local.docs", message("a"))]), dataclasses.replace(doors, connect=connect))
+    events = executed(
+        planned([("forge.docs", message("a")), ("local.docs", message("a"))]),
+        dataclasses.replace(doors, connect=connect),
+    )
 
-
-def test_a_bug_in_one_batch_lets_the_others_come_to_their_end(doors: World, home: Home):
-    def connect(destination: Destination, timeout: int, deliveries: int) -> AbstractContextManager[Transport]:
-        if destination.host is None:
-            return doors.connect(destination, timeout, deliveries)
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        executed(
-            planned([("forge.docs", message("a")), ("local.docs", message("a"))]),
-            dataclasses.replace(doors, connect=connect),
-        )
-
+    assert outcomes(events) == {"s0@forge.docs": Outcome.FAILED, "s1@local.docs": Outcome.DELIVERED}
+    (failed,) = (one for one in events if isinstance(one, DeliveryFinished) and one.outcome is Outcome.FAILED)
+    assert f"a fault of cas: {fault.__name__}" in str(failed.reason)
+    assert 'raise fault("a bug")' in str(failed.traceback)
+    assert isinstance(events[-1], RunFinished)
+    assert events[-1].exit_code is ExitCode.ERROR
     assert len(list(home.inbox("docs").glob("*.org"))) == 1
+
+
+def test_the_traceback_of_a_bug_is_in_the_marker_and_shown_when_asked_for(
+    cas: Callable[..., Run], home: Home, monkeypatch: pytest.MonkeyPatch
+):
+    """No part of cas has such a fault, as far as is known: a step of the transport is made to have one."""
+    write_message("hello.org")
+    monkeypatch.setattr(LocalFiles, "make_folder", lambda *_, **__: 1 / 0)
+
+    run = cas("send", "local.docs", "hello.org", "--no-sign", "--verbose")
+
+    assert run.code == 1
+    assert "failed: send@local.docs: a fault of cas: ZeroDivisionError" in run.err
+    assert "Traceback" in run.err
+    (marker,) = (home.state / "failed-sends").glob("*.json")
+    assert "ZeroDivisionError" in json.loads(marker.read_text(encoding="utf-8"))["traceback"]
+    assert "Traceback" not in cas("send", "local.docs", "hello.org", "--no-sign").err

@@ -30,12 +30,22 @@ class TextView:
     """Says a run as it goes: results to `out`, words to `err`, what is never left out to `problem`.
 
     `events`: a line for every event; `recap`: the counts for each destination at the end; `arrived`: the word for what
-    is there now.
+    is there now; `tracebacks`: those of faults of cas are shown.
     """
 
-    def __init__(self, out: Say, err: Say, problem: Say, *, events: bool, recap: bool, arrived: str = "sent") -> None:
+    def __init__(
+        self,
+        out: Say,
+        err: Say,
+        problem: Say,
+        *,
+        events: bool,
+        recap: bool,
+        arrived: str = "sent",
+        tracebacks: bool = False,
+    ) -> None:
         self._out, self._err, self._problem = out, err, problem
-        self._events, self._recap, self._arrived = events, recap, arrived
+        self._events, self._recap, self._arrived, self._tracebacks = events, recap, arrived, tracebacks
         self._signatures: set[str] = set()
         self._announced: set[tuple[str, int, str]] = set()
         self._finished: list[DeliveryFinished] = []
@@ -96,6 +106,8 @@ class TextView:
             case _:
                 self._problem(f"{event.outcome.value}: {event.id}: {event.reason}")
                 for line in self._after(event):
+                    self._problem(f"  {line}")
+                for line in (event.traceback or "").split("\n") if self._tracebacks and event.traceback else ():
                     self._problem(f"  {line}")
 
     def _halt(self, event: DeliveryFinished) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cas.errors import TransferError
 from cas.inventory import Destination
 from cas.transports.attempt import Progress, Shown, Stop, attempt
+from cas.transports.cutoff import Cutoff
 from cas.transports.local import LocalFiles
 from cas.transports.remote import Connection, NoPythonError, RemoteTransport
 from cas.transports.transport import Transport
@@ -33,6 +34,7 @@ def opened(
     destination: Destination,
     timeout: int,
     deliveries: int = 1,
+    cutoff: Cutoff | None = None,
     *,
     home: Path,
     user: str,
@@ -40,8 +42,9 @@ def opened(
 ) -> Iterator[Transport]:
     """The transport for a destination, closed at the end; raises TransferError.
 
-    `user` logs in by default; `login` bounds how many log in at one host at once. `auto` is whichever is sooner done
-    with so many `deliveries`: the delivery code run there, or SFTP; and the other one where that is not offered.
+    `user` logs in by default; `login` bounds how many log in at one host at once; `cutoff` may end the connection.
+    `auto` is whichever is sooner done with so many `deliveries`: the delivery code run there, or SFTP; and the other
+    one where that is not offered.
     """
     if destination.transport == "local":
         yield Transport(LocalFiles(home))
@@ -50,8 +53,10 @@ def opened(
     from cas.transports import ssh
 
     with login(destination):
-        session = ssh.connected(destination, home=home, user=user, timeout=timeout)
+        session = ssh.connected(destination, home=home, user=user, timeout=timeout, cutoff=cutoff)
     try:
+        if cutoff:
+            cutoff.attach(session.close)
         near = session.round_trip is not None and session.round_trip < NEAR
         yield _transport(destination.transport, session, sftp_first=near and deliveries <= FEW)
     finally:

@@ -63,6 +63,8 @@ main()
 GREETING = b"\0cas\0\n"
 LONGEST_GREETING = 1 << 16
 GREETING_SECONDS = 10
+MOST_ALIVE = 10_000
+"""Signs of life before an answer: one comes every two seconds at most."""
 LOOK_EVERY = 0.1
 """Seconds between two looks for HALT while the other side is at work."""
 
@@ -111,7 +113,7 @@ class Connection:
 
     def receive(self, meanwhile: Callable[[], None] = lambda: None) -> wire.Fields:
         """The next line; `meanwhile` is called while it is waited for. Raises TransferError."""
-        while True:
+        for _ in range(MOST_ALIVE):
             try:
                 while not self._lines:
                     self._lines.take(self._some(meanwhile))
@@ -120,6 +122,8 @@ class Connection:
                 raise self.strange() from error
             if "alive" not in found:
                 return found
+            meanwhile()
+        raise self.strange()
 
     def _start(self) -> None:
         sources = {"cas": "", "cas.transports": ""}

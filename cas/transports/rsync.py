@@ -168,7 +168,7 @@ def _pump(
 
 def _listen(channel: Channel, ended: _Ended) -> None:
     words = bytearray()
-    _pump(channel.recv_stderr, words.extend)
+    _pump(channel.recv_stderr, lambda more: words.extend(more[: max(0, MOST_WORDS - len(words))]))
     ended.words = words.decode("utf-8", "replace")
 
 

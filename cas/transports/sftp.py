@@ -18,6 +18,8 @@ from cas.transports.sftp_channel import Refused, Request, SftpChannel, Wide
 WITH_SIZE, WITH_OWNER, WITH_MODE, WITH_TIMES, WITH_EXTENSIONS = 1, 2, 4, 8, 1 << 31
 END_OF_FILE, NO_SUCH_FILE, PERMISSION_DENIED, UNSUPPORTED = 1, 2, 3, 8
 READ_ONLY = 1
+MOST_NAMES = 200_000
+"""In one folder. An inbox with so many receipts is long due for `cas prune`."""
 CHUNK = 32 * 1024  # larger packets are not sure to be taken
 POSIX_RENAME, HARDLINK, FSYNC, STATVFS = (
     f"{name}@openssh.com" for name in ("posix-rename", "hardlink", "fsync", "statvfs")
@@ -84,7 +86,9 @@ class SftpFiles:
         try:
             while len(content) < limit:
                 answer = await Request(wire.CMD_READ, (handle, Wide(len(content)), CHUNK))
-                content += answer.get_string()
+                if not (part := answer.get_string()):
+                    raise strange(path)
+                content += part
         except Refused as no:
             if no.status != END_OF_FILE:
                 raise await self._error(no, path) from no
@@ -97,7 +101,9 @@ class SftpFiles:
             handle = (await Request(wire.CMD_OPENDIR, (_remote(folder),))).get_string()
             while True:
                 answer = await Request(wire.CMD_READDIR, (handle,))
-                names += _listed(answer)
+                if not (part := _listed(answer)) or len(names) + len(part) > MOST_NAMES:
+                    raise strange(folder)
+                names += part
         except Refused as no:
             if no.status != END_OF_FILE:
                 raise await self._error(no, folder) from no
@@ -281,3 +287,13 @@ def _attributes(answer: Message) -> tuple[int, int | None]:
 
 def _failure(message: str, code: str, *, permanent: bool = True, hint: str | None = None) -> TransferError:
     return TransferError(message, code=code, permanent=permanent, hint=hint)
+
+
+def strange(path: str) -> TransferError:
+    """The error of an answer that goes on without end, or brings nothing."""
+    return TransferError(
+        f"the SFTP server gives no whole answer about `{path}`",
+        code="strange-answer",
+        permanent=True,
+        hint="see what its `Subsystem sftp` is, and how many files are there",
+    )

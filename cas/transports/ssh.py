@@ -6,11 +6,15 @@ in known_hosts, or be pinned in peers.toml; `~/.ssh/config` is honoured, but `St
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import select
 import shlex
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +39,8 @@ from paramiko.pkey import UnknownKeyType
 from cas.errors import TransferError
 from cas.inventory import Destination
 from cas.transports import causes, known_hosts
+from cas.transports.cutoff import LOOK_EVERY, Cutoff
+from cas.transports.metered_socket import MeteredSocket
 
 SYSTEM = Path("/etc/ssh")
 RTT_OFFSET = 68  # of tcpi_rtt in Linux's struct tcp_info (linux/tcp.h)
@@ -105,8 +111,13 @@ def _bounded(channel: Channel, start: Callable[[Channel], None], timeout: float)
         timer.cancel()
 
 
-def connected(destination: Destination, *, home: Path, user: str, timeout: float) -> Session:
-    """Log in. `user` is who logs in where neither peers.toml nor SSH's configuration say; raises TransferError."""
+def connected(
+    destination: Destination, *, home: Path, user: str, timeout: float, cutoff: Cutoff | None = None
+) -> Session:
+    """Log in. `user` is who logs in where neither peers.toml nor SSH's configuration say; raises TransferError.
+
+    `cutoff`: what may close the connection, also while it is being opened.
+    """
     _hush()
     configuration = _configuration(home)
     connection = _connection(destination, configuration, home, user, timeout)
@@ -115,7 +126,8 @@ def connected(destination: Destination, *, home: Path, user: str, timeout: float
     try:
         _secure(connection, home, destination.host_key, destination.address.partition(".")[0])
         if connection.gateway is None:
-            sock = connection.connect_kwargs["sock"] = _socket(connection.host, connection.port, timeout)
+            sock = _socket(connection.host, connection.port, timeout, cutoff)
+            connection.connect_kwargs["sock"] = MeteredSocket(sock, cutoff.received) if cutoff else sock
             round_trip = _round_trip(sock)
         _open(connection)
     except Exception as error:
@@ -324,10 +336,48 @@ class _Check(MissingHostKeyPolicy):
         return TransferError(f"the host {self._host}:{self._port} {what}", code=code, permanent=True, hint=hint)
 
 
-def _socket(host: str, port: int, timeout: float) -> socket.socket:
-    connection = socket.create_connection((host, int(port)), timeout)
+def _socket(host: str, port: int, timeout: float, cutoff: Cutoff | None = None) -> socket.socket:
+    """Connect to the first of a host's addresses that answers."""
+    problem: OSError = TimeoutError()
+    end = time.monotonic() + timeout
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            if cutoff:
+                # To shut it down wakes whoever waits for it; to close it alone does not.
+                cutoff.attach(partial(connection.shutdown, socket.SHUT_RDWR))
+                cutoff.attach(connection.close)
+            _connect(connection, address, end, cutoff)
+        except OSError as error:
+            connection.close()
+            problem = error
+            continue
+        except BaseException:
+            connection.close()
+            raise
+        break
+    else:
+        raise problem
+    connection.settimeout(timeout)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a third of the time of a connect
     return connection
+
+
+def _connect(connection: socket.socket, address: Any, end: float, cutoff: Cutoff | None) -> None:
+    """Raises OSError, or the reason for which the attempt has to end: looked for while the other side is silent."""
+    connection.setblocking(False)
+    number = connection.connect_ex(address)
+    poll = select.poll()
+    poll.register(connection, select.POLLOUT)
+    while number == errno.EINPROGRESS:
+        if poll.poll(LOOK_EVERY * 1000):
+            number = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        elif time.monotonic() > end:
+            raise TimeoutError
+        if cutoff:
+            cutoff.check()
+    if number:
+        raise OSError(number, os.strerror(number))
 
 
 def _round_trip(sock: socket.socket) -> float | None:

@@ -21,7 +21,8 @@ from cas.loopback import Key, Peer, loopback_peer, throwaway_key
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 600
 WORKSHOP = ".tmp.cas"
-RECEIPT = ("record",)
+RECEIPTS = (("record",), ("proof", "record"))
+"""Of an unsigned and of a signed delivery."""
 SIGNED = ("record", "signature")
 REMOTE = {"sftp": "forge", "rsync": "mule", "python": "adder"}
 """The machine in peers.toml that is reached in a certain way; all are the one sshd."""
@@ -219,7 +220,7 @@ def left_over(inbox: Path) -> list[str]:
     for entry in workshop.iterdir():
         if entry.name.startswith("name-") and entry.is_file():
             continue
-        if entry.is_dir() and "-" not in entry.name and (_lists(entry, RECEIPT) or _lists(entry, SIGNED)):
+        if entry.is_dir() and "-" not in entry.name and any(_lists(entry, names) for names in (*RECEIPTS, SIGNED)):
             continue
         over.append(entry.name)
     return over
