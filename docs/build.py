@@ -16,7 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OUTSIDE = {"README.md": "index.md", "CHANGELOG.md": "changes.md", "CONTRIBUTING.md": "contributing.md"}
+OUTSIDE = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changes.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+}
 FOLDERS = ("playbooks", "schemas")
 KINDS = {"How to": "how-to", "Reference": "reference", "Explanation": "explanation"}
 LINK = re.compile(r"\]\(([^)#:\s]+)(#[^)\s]*)?\)")
@@ -63,7 +68,7 @@ def _contents() -> Iterator[str]:
     for caption, some in {
         "Start": ["tutorial"],
         **trees,
-        "Project": ["agents/SKILL", "changes", "contributing"],
+        "Project": ["agents/SKILL", "changes", "contributing", "security"],
     }.items():
         yield "\n".join(["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *some, "```", ""])
 
