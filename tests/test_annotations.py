@@ -258,6 +258,7 @@ def test_a_warning_about_a_sound_manifest_is_an_annotation_beside_its_json(
     assert run.err.startswith("::warning file=")
 
 
+@pytest.mark.threat("CI runner", "take an argument for a command")
 def test_no_argument_becomes_a_command_of_a_workflow_by_being_wrong_usage(
     cas: Callable[..., Run], home: Home, monkeypatch: pytest.MonkeyPatch
 ):

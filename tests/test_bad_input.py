@@ -716,6 +716,7 @@ CODE = [
 ]
 
 
+@pytest.mark.threat("manifest author", "run code by a template")
 @pytest.mark.parametrize("template", CODE)
 def test_a_template_runs_no_code_and_sees_no_inside(cas: Callable[..., Run], home: Home, template: str):
     Path("m.yaml").write_text(filled_with(template), encoding="utf-8")

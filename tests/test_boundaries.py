@@ -108,6 +108,7 @@ def modes(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.threat("local account", "write into what cas creates, even where the umask is 0")
+@pytest.mark.threat("local account", "read the ledger, the markers or what is being sent")
 def test_under_umask_0_nothing_that_cas_creates_is_open_to_others(cas: Cas, home: Home):
     message("hello.org")
     with umask(0):

@@ -310,6 +310,7 @@ def test_an_edited_bundle_is_refused_and_told_each_reason(cas: Callable[..., Run
     assert nothing_arrived(home)
 
 
+@pytest.mark.threat("bundle holder", "edit a sealed bundle")
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -124,6 +124,7 @@ def runner_keys() -> Iterator[Path]:
         yield empty
 
 
+@pytest.mark.threat("CI runner", "keep the signing key after the job")
 def test_the_action_delivers_the_plan_that_was_approved(
     bash: Callable[..., None], home: Home, gnupg: Key, runner_keys: Path, tmp_path: Path
 ):

@@ -175,6 +175,7 @@ def test_a_macro_that_calls_itself_without_end_says_so_itself():
         bounded(rendered("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}"))
 
 
+@pytest.mark.threat("manifest author", "fill the memory by a template")
 def test_too_much_memory_says_where_it_was():
     def work(note: Callable[[str], None]) -> int:
         note("stage[build]")

@@ -166,6 +166,7 @@ def test_with_jsonl_each_message_is_a_line(cas: Cas, send: Send):
     assert [line["path"] for line in lines] == [str(path) for path in paths]
 
 
+@pytest.mark.threat("message author", "have cas follow a link in an inbox")
 def test_whatever_lies_there_is_listed_for_what_it_is_and_never_followed(cas: Cas, send: Send, home: Home):
     good = send(1)
     folder = home.inbox("docs")

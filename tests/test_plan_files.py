@@ -342,6 +342,7 @@ def test_a_plan_edited_with_its_digest_made_anew_is_refused_all_the_same(
     assert [path for path in home.path.rglob("*.org") if "from-agents" in path.parts] == []
 
 
+@pytest.mark.threat("bundle holder", "have files read outside the root by a plan")
 @pytest.mark.parametrize("path", ["../release.yaml", "/etc/passwd", "a/../../b", ".."])
 def test_a_plan_names_nothing_outside_of_its_root(cas: Callable[..., Run], planned: Path, path: str):
     edited(planned, lambda body: body["manifests"][0].update(path=path))

@@ -117,6 +117,7 @@ def test_what_to_do_about_an_unknown_host_works(peer: Forge, home: Home, logged_
     assert logged_in(destination(peer)) == "in"
 
 
+@pytest.mark.threat("peer", "be taken for another host")
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
 def test_a_key_that_changed_is_refused_and_both_are_shown(
     peer: Forge, home: Home, logged_in, tmp_path: Path, kind: str

@@ -66,6 +66,7 @@ def test_the_tools_are_those_that_send_nothing_unless_more_is_allowed(ask: Ask):
     assert "error" in ask(("apply", {"plan_id": "sha256:00"}))[1]
 
 
+@pytest.mark.threat("agent", "apply a plan that was not shown to it")
 def test_a_plan_that_was_made_here_is_applied_by_its_id_and_by_nothing_else(ask: Ask, home: Home):
     Path("m.yaml").write_text(MANIFEST, encoding="utf-8")
 
@@ -134,6 +135,7 @@ def test_a_message_is_read_as_data_with_what_is_known_of_who_signed_it(
     assert (verified["exit_code"], wrong["exit_code"]) == (0, 1)
 
 
+@pytest.mark.threat("agent", "read a file that is no message of its inbox")
 @pytest.mark.parametrize(
     "name", ["../../secret.org", "/etc/passwd", "..", ".hidden.org", "a/b.org", "nowhere.org", "-x.org"]
 )

@@ -67,6 +67,7 @@ def test_a_good_signature_is_that_of_its_primary_key(throwaway: Key):
     assert (found.state, found.key) == (State.GOOD, throwaway.fingerprint)
 
 
+@pytest.mark.threat("message author", "change a signed message")
 def test_other_bytes_than_those_that_were_signed_are_told(throwaway: Key):
     signature = signed(throwaway)
 
@@ -80,6 +81,7 @@ def test_what_is_no_signature_is_told(throwaway: Key):
     assert state(throwaway, b"x" * (LARGEST + 1)) is State.UNREADABLE
 
 
+@pytest.mark.threat("message author", "hide a signature that does not count behind one that does")
 def test_of_two_signatures_nobody_can_say_which_counts(throwaway: Key):
     assert state(throwaway, signed(throwaway) + signed(throwaway)) is State.SEVERAL
     one_block = gpg(throwaway, "--dearmor", content=signed(throwaway)) * 2
