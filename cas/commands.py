@@ -14,7 +14,6 @@ from cas.output import diagnostics as diagnostic_view
 from cas.output import plans as plan_view
 from cas.output.console import Console, Form
 from cas.output.result import ResultView, as_json
-from cas.root import Root
 from cas.run import Limits, carried_out, world
 from cas.seals import Sealing, without_seal
 from cas.shards import Shard, part
@@ -129,14 +128,12 @@ def validate(
 ) -> int:
     """All that can be known offline, without a key; of all together, or of each manifest among the files by itself."""
     runs: list[Sequence[Path]] = [paths]
-    within = None
-    if each:  # whoever asks for this has names from a repository, not from a user
-        within = Root(Path())
-        manifests, others = loader.manifests_among([_relative(path, around.folder) for path in paths], within)
+    if each:
+        manifests, others = loader.manifests_among([_relative(path, around.folder) for path in paths])
         runs = [[manifest] for manifest in manifests]
         for path in others:
             console.say(f"note: {path} has no key `cas`, so that it is no manifest, and was passed over")
-    warnings, deliveries = _checked(runs, choice, around, within)
+    warnings, deliveries = _checked(runs, choice, around, each=each)
     note_halt(around, console)
     if console.form is Form.TEXT:
         console.report(warnings, as_result=True)
@@ -148,13 +145,14 @@ def validate(
 
 
 def _checked(
-    runs: Sequence[Sequence[Path]], choice: preparation.Choice, around: Surroundings, within: Root | None
+    runs: Sequence[Sequence[Path]], choice: preparation.Choice, around: Surroundings, *, each: bool
 ) -> tuple[tuple[Diagnostic, ...], int]:
     """The warnings of all runs, each once, and the number of deliveries. Raises InvalidInput with all that is found."""
     found: list[Diagnostic] = []
     deliveries, failed = 0, False
     for paths in runs:
         try:
+            within = loader.repository_of(paths[0]) if each else None
             ready = preparation.of_manifests(paths, choice, around, lambda name: name or "", within=within)
             found += ready.warnings
             deliveries += len(ready.plan.deliveries)

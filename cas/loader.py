@@ -142,13 +142,21 @@ def plans_among(paths: Iterable[Path]) -> dict[Path, bytes]:
     return found
 
 
-def manifests_among(paths: Iterable[Path], within: Root) -> tuple[list[Path], list[Path]]:
+def repository_of(path: Path) -> Root | None:
+    """What a path may not leave that a repository names: the working folder. None for a path that leads elsewhere as it
+    is written, which only a user names."""
+    elsewhere = path.is_absolute() or os.path.normpath(path).partition("/")[0] == ".."
+    return None if elsewhere else Root(Path())
+
+
+def manifests_among(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
     """Of the files at these paths those with a key `cas`, and the others. A file that cannot be read is left to `load`.
 
-    `within`: what the paths may not leave. Raises InvalidInput for a folder that cannot be read, or has no YAML in it.
+    The paths are a repository's, as those that the hook for pre-commit gets. Raises InvalidInput for a folder that
+    cannot be read, or has no YAML in it.
     """
     found: list[Diagnostic] = []
-    files = dict(_manifest_files(paths, within, found))
+    files = {file: beneath for path in paths for file, beneath in _manifest_files([path], repository_of(path), found)}
     if found:
         raise InvalidInput(found)
     manifests = {file for file, beneath in files.items() if _may_be_manifest(file, beneath)}

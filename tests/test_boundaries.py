@@ -155,6 +155,33 @@ except PermissionError:
     assert another_account(script, str(home.state)) == "refused"
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another account")
+def test_another_account_lifts_no_halt(cas: Cas, home: Home, machine: Path):
+    message("hello.org")
+    places = [machine, home.config]
+    for folder in places:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
+        (folder / "HALT").write_text("x", encoding="utf-8")
+    for folder in (home.path, *home.path.parents):
+        if folder.stat().st_uid == os.getuid() and len(folder.parts) > 2:
+            folder.chmod(0o755)
+    script = """
+for name in sys.argv[1:]:
+    for step in (lambda: os.unlink(name), lambda: os.rename(name, name + "x"), lambda: open(name, "w")):
+        try:
+            step()
+            print("done")
+        except PermissionError:
+            print("refused")
+"""
+
+    answers = another_account(script, *(str(folder / "HALT") for folder in places))
+
+    assert answers.split() == ["refused"] * 6
+    assert cas("send", "local.docs", "hello.org", "--no-sign").code == 5
+
+
 # The server for agents
 
 

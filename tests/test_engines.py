@@ -278,6 +278,29 @@ def test_over_tls_a_cluster_delivers_to_who_has_a_certificate(
     assert len(pairs(peer.inbox("docs"))) == 2
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another account")
+def test_another_account_gives_no_work_to_a_cluster_with_tls(tls: tuple[Cluster, Certificates]):
+    """It can reach the port on loopback, and has no certificate."""
+    there, _ = tls
+    script = """
+import os, sys
+from distributed import Client, Security
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+for security in (None, Security.temporary()):
+    address = sys.argv[1] if security else sys.argv[1].replace("tls://", "tcp://")
+    try:
+        with Client(address, security=security, timeout=5) as client:
+            print(client.submit(os.getuid).result(timeout=5))
+    except Exception:
+        print("refused")
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script, there.address], capture_output=True, text=True, timeout=100, check=False, cwd="/"
+    )
+
+    assert run.stdout.split() == ["refused", "refused"], run.stderr
+
+
 @pytest.mark.parametrize("who", ["without a certificate", "with a stranger's", "without tls"])
 def test_a_cluster_with_tls_takes_nothing_of_others(
     cas_process: Callable[..., subprocess.Popen[str]],

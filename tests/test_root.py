@@ -129,6 +129,16 @@ def test_each_reads_manifests_in_directories_below(cas: Cas, home: Home):
     assert cas("validate", "--each", "sub/m.yaml").code == 0
 
 
+def test_a_path_that_leads_elsewhere_as_it_is_written_is_a_users(cas: Cas, home: Home):
+    other = home.projects / "other"
+    other.mkdir()
+    (other / "m.yaml").write_text(MANIFEST, encoding="utf-8")
+    message(other / "hello.org")
+
+    assert cas("validate", "--each", other / "m.yaml").code == 0
+    assert cas("validate", "--each", "../other").code == 0
+
+
 # What is shown
 
 
